@@ -1,0 +1,150 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // OAEP with SHA-1 is one of the algorithms to be tried
+	"crypto/sha256"
+	"slices"
+	"strings"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"github.com/kmsbroker/kmsbroker/hsm"
+)
+
+// Describe implements [hsm.Token]. The first call tries every wrapping
+// algorithm; what it found is kept until the token is closed.
+func (t *Token) Describe(ctx context.Context) (*hsm.Info, error) {
+	select {
+	case t.describing <- struct{}{}:
+		defer func() { <-t.describing }()
+	case <-ctx.Done():
+		return nil, waitEnded(ctx, "the token to be described")
+	}
+	if t.info == nil {
+		algorithms, err := t.probe(ctx)
+		if err != nil {
+			return nil, err
+		}
+		t.info = t.describe(algorithms)
+	}
+	info := *t.info
+	info.WrappingAlgorithms = slices.Clone(info.WrappingAlgorithms)
+	return &info, nil
+}
+
+func (t *Token) describe(algorithms []hsm.WrappingAlgorithm) *hsm.Info {
+	token := t.slot.token
+	return &hsm.Info{
+		Manufacturer:       clean(token.ManufacturerID),
+		Model:              clean(token.Model),
+		Serial:             clean(token.SerialNumber),
+		Label:              clean(token.Label),
+		Firmware:           version(token.FirmwareVersion),
+		Library:            clean(t.library),
+		Role:               t.role,
+		WrappingAlgorithms: algorithms,
+		MaxSessions:        limit(token.MaxRwSessionCount),
+	}
+}
+
+// clean makes a field of CK_TOKEN_INFO safe to show; some libraries pad with
+// zeros where the standard wants blanks.
+func clean(field string) string {
+	return printable([]byte(strings.TrimRight(field, " \x00")))
+}
+
+// probe finds the wrapping algorithms by wrapping a session key and opening the
+// result in Go. Mechanism lists are not believed: Luna lists RSA PKCS#1 in FIPS
+// mode and refuses to wrap with it, SoftHSM lists OAEP and means SHA-1.
+func (t *Token) probe(ctx context.Context) ([]hsm.WrappingAlgorithm, error) {
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, hsm.Errorf(hsm.Internal, "make an RSA key to try the token with: %v", err)
+	}
+	var works []hsm.WrappingAlgorithm
+	err = t.pool.do(ctx, func(s *session) error {
+		works = nil
+		mechanism := []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_KEY_GEN, nil)}
+		object, err := s.GenerateKey(s.handle, mechanism, aesTemplate(false))
+		if err != nil {
+			e := deviceError(err, "generate a session key to try the wrapping algorithms with")
+			if e.Reason == hsm.NotPermitted {
+				t.logger.Warn("wrapping cannot be tried: this role may not generate keys", "error", e)
+				return nil
+			}
+			return e
+		}
+		defer s.discard(object)
+		for _, algorithm := range hsm.WrappingAlgorithms() {
+			err := s.try(object, private, algorithm)
+			if err != nil && !conclusive(err) {
+				return err
+			}
+			if err != nil {
+				t.logger.Info("wrapping algorithm is not usable", "algorithm", string(algorithm), "error", err)
+				continue
+			}
+			works = append(works, algorithm)
+		}
+		return nil
+	})
+	return works, err
+}
+
+// conclusive reports whether err says that the algorithm does not work, rather
+// than that the token is in trouble.
+func conclusive(err error) bool {
+	switch hsm.ReasonOf(err) {
+	case hsm.TokenGone, hsm.Busy, hsm.Timeout, hsm.StorageFull:
+		return false
+	default:
+		return true
+	}
+}
+
+// try wraps object under private's public half, opens the result and compares
+// check values.
+func (s *session) try(object p11.ObjectHandle, private *rsa.PrivateKey, algorithm hsm.WrappingAlgorithm) error {
+	blob, err := s.wrap(object, &private.PublicKey, algorithm)
+	if err != nil {
+		return err
+	}
+	value, err := unwrap(private, blob, algorithm)
+	if err != nil {
+		return hsm.Errorf(hsm.Corrupt, "what the token wrapped with %s does not open", algorithm)
+	}
+	defer clear(value)
+	want, err := s.checkValue(object)
+	if err != nil {
+		return err
+	}
+	if got, ok := checkValueOf(value); !ok || got != want {
+		return hsm.Errorf(hsm.Corrupt, "what the token wrapped with %s is not the key", algorithm)
+	}
+	return nil
+}
+
+func unwrap(private *rsa.PrivateKey, blob []byte, algorithm hsm.WrappingAlgorithm) ([]byte, error) {
+	switch algorithm {
+	case hsm.OAEPSHA256:
+		return rsa.DecryptOAEP(sha256.New(), nil, private, blob, nil)
+	case hsm.OAEPSHA1:
+		return rsa.DecryptOAEP(sha1.New(), nil, private, blob, nil) //nolint:gosec // see the import
+	default:
+		return rsa.DecryptPKCS1v15(nil, private, blob) //nolint:staticcheck // the key is used once and nobody can ask for a second decryption
+	}
+}
+
+func checkValueOf(key []byte) (hsm.CheckValue, bool) {
+	block, err := aes.NewCipher(key)
+	if err != nil || len(key) != aes256Bytes {
+		return hsm.CheckValue{}, false
+	}
+	out := make([]byte, aes.BlockSize)
+	block.Encrypt(out, out)
+	return hsm.CheckValue(out[:3]), true
+}

@@ -1,0 +1,219 @@
+// Package pkcs11 is the one PKCS#11 engine behind kmsbroker's HSM plugins: it
+// implements [hsm.Token] on any PKCS#11 2.20 library, so that a plugin holds
+// only what is particular to its device.
+//
+// It exists because the care that a PKCS#11 library needs is the same for all
+// of them: one login that is never repeated, one session per call in flight,
+// no C_Finalize under a running call, and no belief in what a device has not
+// been seen to do.
+package pkcs11
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"github.com/kmsbroker/kmsbroker/hsm"
+)
+
+// DefaultMaxSessions is how many calls run in the library at once unless the
+// configuration says otherwise.
+const DefaultMaxSessions = 8
+
+// Config says which token to open and how.
+type Config struct {
+	Library     string // absolute path of the PKCS#11 library
+	TokenSerial string // serial, label or both select the token
+	TokenLabel  string
+	Role        hsm.Role // empty means hsm.CryptoOfficer
+	// PIN of the role. Open overwrites it with zeros before it returns.
+	PIN []byte
+	// MaxSessions bounds the sessions that calls use at once; 0 means
+	// DefaultMaxSessions. One more stays open to hold the login. A token that
+	// admits fewer lowers it.
+	MaxSessions int
+	Logger      *slog.Logger
+}
+
+// Token is an open and logged in token. It implements [hsm.Token].
+type Token struct {
+	module  *p11.Ctx
+	slot    slot
+	role    hsm.Role
+	library string
+	logger  *slog.Logger
+
+	// login is the session that the login was made on. It is used for nothing
+	// else and stays open, because closing the last session logs out.
+	login p11.SessionHandle
+	pool  *pool
+
+	// describing guards info; a channel, so that waiting ends with the context.
+	describing chan struct{}
+	info       *hsm.Info
+
+	closing sync.Mutex
+	closed  bool
+}
+
+var _ hsm.Token = (*Token)(nil)
+
+// Open loads the library, finds the token and logs in. The login is attempted
+// exactly once, and nothing in this package attempts it again: when it is lost,
+// calls answer TokenGone and the process is to be replaced.
+//
+// A process has at most one open Token per library, because PKCS#11 libraries
+// are initialised per process.
+func Open(ctx context.Context, config Config) (*Token, error) {
+	defer clear(config.PIN)
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	module, err := load(config.Library)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, hsm.Errorf(hsm.Timeout, "open token: %v", context.Cause(ctx))
+	}
+	if err := module.Initialize(); err != nil {
+		if hasCode(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+			return nil, &hsm.Error{Reason: hsm.Invalid, Code: codeName(p11.CKR_CRYPTOKI_ALREADY_INITIALIZED),
+				Detail: "PKCS#11 library " + config.Library + " is already in use in this process"}
+		}
+		return nil, deviceError(err, "initialise PKCS#11 library %s", config.Library)
+	}
+	t, err := open(module, config)
+	if err != nil {
+		finalize(module, config.Logger)
+		return nil, err
+	}
+	return t, nil
+}
+
+func (c *Config) check() error {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Role == "" {
+		c.Role = hsm.CryptoOfficer
+	}
+	if c.MaxSessions == 0 {
+		c.MaxSessions = DefaultMaxSessions
+	}
+	switch {
+	case c.Role != hsm.CryptoOfficer && c.Role != hsm.CryptoUser:
+		return hsm.Errorf(hsm.Misconfigured, "role %q is neither %q nor %q", c.Role, hsm.CryptoOfficer, hsm.CryptoUser)
+	case c.MaxSessions < 0 || c.MaxSessions > maxSane:
+		return hsm.Errorf(hsm.Misconfigured, "max_sessions %d is out of range", c.MaxSessions)
+	case len(c.PIN) == 0:
+		return hsm.Errorf(hsm.PINMissing, "no PIN is configured for the token")
+	default:
+		return nil
+	}
+}
+
+func open(module *p11.Ctx, config Config) (*Token, error) {
+	info, err := module.GetInfo()
+	if err != nil {
+		return nil, deviceError(err, "ask PKCS#11 library %s for its version", config.Library)
+	}
+	slot, err := findSlot(module, config.TokenSerial, config.TokenLabel)
+	if err != nil {
+		return nil, err
+	}
+	size, err := poolSize(config, slot.token)
+	if err != nil {
+		return nil, err
+	}
+	session, err := login(module, slot, config)
+	if err != nil {
+		return nil, err
+	}
+	config.Logger.Info("token opened",
+		"label", slot.token.Label, "serial", slot.token.SerialNumber, "model", slot.token.Model, "sessions", size)
+	return &Token{
+		module:     module,
+		slot:       slot,
+		role:       config.Role,
+		library:    describeLibrary(info),
+		logger:     config.Logger,
+		login:      session,
+		pool:       newPool(module, slot.id, size, config.Logger),
+		describing: make(chan struct{}, 1),
+	}, nil
+}
+
+// poolSize is how many sessions calls may use: one less than the token admits,
+// for the session that holds the login.
+func poolSize(config Config, token p11.TokenInfo) (int, error) {
+	size := config.MaxSessions
+	for _, n := range []uint{token.MaxRwSessionCount, token.MaxSessionCount} {
+		admits := limit(n)
+		if admits == 1 {
+			return 0, hsm.Errorf(hsm.Misconfigured, "token %q admits one session; two are needed, one of them to hold the login", token.Label)
+		}
+		if admits > 0 {
+			size = min(size, admits-1)
+		}
+	}
+	return size, nil
+}
+
+// ckuCryptoUser is Luna's user type for the Crypto User (also called
+// CKU_LIMITED_USER in Thales' header).
+const ckuCryptoUser = 0x80000001
+
+// login opens the session that holds the login. It is the only caller of
+// C_Login.
+func login(module *p11.Ctx, slot slot, config Config) (p11.SessionHandle, error) {
+	session, err := module.OpenSession(slot.id, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if err != nil {
+		return 0, deviceError(err, "open a session with token %q", slot.token.Label)
+	}
+	user := uint(p11.CKU_USER)
+	if config.Role == hsm.CryptoUser {
+		user = ckuCryptoUser
+	}
+	if err := module.Login(session, user, string(config.PIN)); err != nil {
+		return 0, deviceError(err, "log in to token %q as %s", slot.token.Label, config.Role)
+	}
+	return session, nil
+}
+
+// finalize is called only when no other call can be inside the library.
+func finalize(module *p11.Ctx, logger *slog.Logger) {
+	if err := module.Finalize(); err != nil {
+		logger.Warn("PKCS#11 library did not finalise", "error", deviceError(err, "C_Finalize"))
+	}
+}
+
+// Close refuses new calls, waits for those in flight, logs out and finalises
+// the library. When ctx ends first it answers Timeout and leaves the library
+// alone, because C_Finalize under a running call crashes; the process should
+// then exit, or Close be called again. The library is never unloaded.
+func (t *Token) Close(ctx context.Context) error {
+	t.closing.Lock()
+	defer t.closing.Unlock()
+	if t.closed {
+		return nil
+	}
+	if err := t.pool.drain(ctx); err != nil {
+		return err
+	}
+	t.closed = true
+	logout := t.module.Logout(t.login)
+	if hasCode(logout, p11.CKR_USER_NOT_LOGGED_IN) {
+		logout = nil
+	}
+	sessions := t.module.CloseAllSessions(t.slot.id)
+	finalize(t.module, t.logger)
+	for _, err := range []error{logout, sessions} {
+		if err != nil {
+			t.logger.Warn("token did not close cleanly", "error", deviceError(err, "log out and close sessions"))
+		}
+	}
+	return nil
+}
