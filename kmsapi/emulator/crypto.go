@@ -1,0 +1,143 @@
+package emulator
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
+)
+
+const (
+	maxPlaintext = 6144 // bytes
+	maxDataKey   = 1024 // bytes
+)
+
+// ciphertext is the answer of whatever encrypts.
+type ciphertext struct {
+	KeyID          string `json:"KeyId"`
+	KeyVersionID   string `json:"KeyVersionId"`
+	CiphertextBlob string
+}
+
+// plaintext is the answer of Decrypt.
+type plaintext struct {
+	KeyID        string `json:"KeyId"`
+	KeyVersionID string `json:"KeyVersionId"`
+	Plaintext    string // base64
+}
+
+func encrypt(c *call) (any, error) {
+	data, err := c.binary("Plaintext")
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxPlaintext {
+		return nil, wire.InvalidParameter("Plaintext")
+	}
+	return c.encryptUnder("KeyId", idOrAlias, data, "EncryptionContext")
+}
+
+// encryptUnder encrypts under the key and in the context that two parameters
+// name.
+func (c *call) encryptUnder(param string, by naming, data []byte, contextParam string) (ciphertext, error) {
+	context, err := c.context(contextParam)
+	if err != nil {
+		return ciphertext{}, err
+	}
+	k, err := c.key(param, by)
+	if err != nil {
+		return ciphertext{}, err
+	}
+	return ciphertext{k.ID, k.Version, k.seal(data, context)}, nil
+}
+
+func decrypt(c *call) (any, error) {
+	if c.params["Recipient"] != "" {
+		return nil, errUnsupported
+	}
+	k, data, err := c.decryptBlob("EncryptionContext")
+	if err != nil {
+		return nil, err
+	}
+	return plaintext{k.ID, k.Version, base64.StdEncoding.EncodeToString(data)}, nil
+}
+
+// decryptBlob opens CiphertextBlob in the context that a parameter names. What
+// is wrong with a blob that does not open is not told: a damaged blob, one of a
+// deleted or a foreign key and a wrong context look the same.
+func (c *call) decryptBlob(contextParam string) (*key, []byte, error) {
+	invalid := wire.InvalidParameter("CiphertextBlob")
+	context, err := c.context(contextParam)
+	if err != nil {
+		return nil, nil, err
+	}
+	version, sealed, err := splitBlob(c.params["CiphertextBlob"])
+	if err != nil {
+		return nil, nil, invalid
+	}
+	k, ok := c.region.keyOfVersion(version)
+	if !ok {
+		return nil, nil, invalid
+	}
+	if err := c.op.states.check(k.State); err != nil {
+		return nil, nil, err
+	}
+	data, err := k.open(sealed, context)
+	if err != nil {
+		return nil, nil, invalid
+	}
+	return k, data, nil
+}
+
+// reEncrypt works on ciphertexts of symmetric keys. The parameters that describe
+// a public key's ciphertext are for keys that there are none of here.
+func reEncrypt(c *call) (any, error) {
+	for _, name := range []string{"SourceKeyId", "SourceKeyVersionId", "SourceEncryptionAlgorithm"} {
+		if c.params[name] != "" {
+			return nil, errUnsupported
+		}
+	}
+	_, data, err := c.decryptBlob("SourceEncryptionContext")
+	if err != nil {
+		return nil, err
+	}
+	return c.encryptUnder("DestinationKeyId", idOnly, data, "DestinationEncryptionContext")
+}
+
+func generateDataKey(c *call) (any, error) {
+	if c.params["Recipient"] != "" {
+		return nil, errUnsupported
+	}
+	data, sealed, err := c.dataKey()
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		ciphertext
+		Plaintext string // base64
+	}{sealed, base64.StdEncoding.EncodeToString(data)}, nil
+}
+
+func generateDataKeyWithoutPlaintext(c *call) (any, error) {
+	_, sealed, err := c.dataKey()
+	if err != nil {
+		return nil, err
+	}
+	return sealed, nil
+}
+
+// dataKey makes a data key of NumberOfBytes, or else of the size of KeySpec.
+func (c *call) dataKey() ([]byte, ciphertext, error) {
+	spec, err := c.oneOf("KeySpec", "AES_256", "AES_128")
+	if err != nil {
+		return nil, ciphertext{}, err
+	}
+	size, err := c.integer("NumberOfBytes", map[string]int{"AES_256": 32, "AES_128": 16}[spec], 1, maxDataKey)
+	if err != nil {
+		return nil, ciphertext{}, err
+	}
+	data := make([]byte, size)
+	rand.Read(data) // never fails (crypto/rand since Go 1.24)
+	sealed, err := c.encryptUnder("KeyId", idOrAlias, data, "EncryptionContext")
+	return data, sealed, err
+}

@@ -1,0 +1,9 @@
+package emulator
+
+import (
+	"maps"
+	"slices"
+)
+
+// Actions lists the operations, for tests that must not forget one.
+func Actions() []string { return slices.Sorted(maps.Keys(operations)) }

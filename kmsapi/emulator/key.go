@@ -1,0 +1,162 @@
+package emulator
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
+)
+
+const (
+	originKMS      = "Aliyun_KMS"
+	originExternal = "EXTERNAL"
+	specAES256     = "Aliyun_AES_256"
+	usageEncrypt   = "ENCRYPT/DECRYPT"
+
+	materialSize = 32 // bytes of an Aliyun_AES_256 key
+)
+
+// account is the ID of the one account that the emulator has.
+const account = "1000000000000001"
+
+// key is a CMK. One that is published in a region never changes: an operation
+// changes a clone and commits that.
+type key struct {
+	ID              string
+	Origin          string
+	ProtectionLevel string
+	Description     string    `json:",omitempty"`
+	CreatedAt       time.Time // with all its digits, so that lists keep their order
+	State           state
+	DeleteAt        time.Time `json:",omitzero"` // in PendingDeletion only
+	Protected       bool      `json:",omitempty"`
+	ProtectedWhy    string    `json:",omitempty"`
+	Tags            []tag     `json:",omitempty"`
+
+	// Version is the ID of the only version of the key, empty until the first
+	// import. It outlives the material, so that ciphertexts open again after a
+	// re-import.
+	Version          string    `json:",omitempty"`
+	VersionCreatedAt time.Time `json:",omitzero"`
+	// Fingerprint is of the only material that may ever be imported. It is kept
+	// when the material goes.
+	Fingerprint       []byte    `json:",omitempty"`
+	Material          []byte    `json:",omitempty"`
+	MaterialExpiresAt time.Time `json:",omitzero"`
+
+	aead cipher.AEAD // of Material; nil without it
+}
+
+func (k *key) clone() *key {
+	c := *k
+	c.Tags = slices.Clone(k.Tags)
+	return &c
+}
+
+// setMaterial gives the key its material until expiresAt, for ever when that is
+// zero.
+func (k *key) setMaterial(material []byte, expiresAt time.Time) error {
+	block, err := aes.NewCipher(material)
+	if err != nil {
+		return fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	k.Material, k.MaterialExpiresAt, k.aead = material, expiresAt, aead
+	return nil
+}
+
+// dropMaterial deletes the material. A key that is waiting for its deletion goes
+// on waiting.
+func (k *key) dropMaterial() {
+	k.Material, k.MaterialExpiresAt, k.aead = nil, time.Time{}, nil
+	if k.State != pendingDeletion {
+		k.State = pendingImport
+	}
+}
+
+// fingerprint identifies material within one key without giving it away.
+func (k *key) fingerprint(material []byte) []byte {
+	sum := sha256.Sum256(slices.Concat([]byte(k.ID), material))
+	return sum[:]
+}
+
+// nextEvent is the earliest time at which something happens to the key by
+// itself, zero when nothing will.
+func (k *key) nextEvent() time.Time {
+	if k.DeleteAt.IsZero() || (!k.MaterialExpiresAt.IsZero() && k.MaterialExpiresAt.Before(k.DeleteAt)) {
+		return k.MaterialExpiresAt
+	}
+	return k.DeleteAt
+}
+
+// older orders keys as lists show them.
+func older(a, b *key) int {
+	if c := a.CreatedAt.Compare(b.CreatedAt); c != 0 {
+		return c
+	}
+	return strings.Compare(a.ID, b.ID)
+}
+
+// keyMetadata is KeyMetadata of the API, where everything is text. Fields that
+// do not apply are empty, except those marked omitempty, which the service
+// leaves out.
+type keyMetadata struct {
+	KeyID             string `json:"KeyId"`
+	Arn               string
+	KeyState          state
+	KeyUsage          string
+	KeySpec           string
+	Origin            string
+	ProtectionLevel   string
+	Description       string
+	Creator           string
+	CreationDate      string
+	PrimaryKeyVersion string
+	LastRotationDate  string
+	AutomaticRotation string
+	DeleteDate        string
+	MaterialExpire    string `json:"MaterialExpireTime"`
+	Protection        string `json:"DeletionProtection,omitempty"`
+	ProtectionWhy     string `json:"DeletionProtectionDescription,omitempty"`
+}
+
+func (r *region) metadata(k *key) keyMetadata {
+	return keyMetadata{
+		KeyID:             k.ID,
+		Arn:               r.arn("key/" + k.ID),
+		KeyState:          k.State,
+		KeyUsage:          usageEncrypt,
+		KeySpec:           specAES256,
+		Origin:            k.Origin,
+		ProtectionLevel:   k.ProtectionLevel,
+		Description:       k.Description,
+		Creator:           account,
+		CreationDate:      timeText(k.CreatedAt),
+		PrimaryKeyVersion: k.Version,
+		LastRotationDate:  timeText(k.CreatedAt),
+		AutomaticRotation: "Disabled",
+		DeleteDate:        timeText(k.DeleteAt),
+		MaterialExpire:    timeText(k.MaterialExpiresAt),
+	}
+}
+
+// arn is the name of a resource in every account and region.
+func (r *region) arn(resource string) string {
+	return "acs:kms:" + r.name + ":" + account + ":" + resource
+}
+
+// timeText is how the API writes a time; "" for none.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(wire.TimeLayout)
+}

@@ -1,0 +1,192 @@
+package emulator
+
+import (
+	"crypto/rand"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
+)
+
+const (
+	maxDescription = 8192 // characters
+	minPendingDays = 7
+	maxPendingDays = 366
+)
+
+type describedKey struct {
+	KeyMetadata keyMetadata
+}
+
+func createKey(c *call) (any, error) {
+	k, err := c.newKey()
+	if err != nil {
+		return nil, err
+	}
+	if c.server.maxKeys > 0 && len(c.region.allKeys()) >= c.server.maxKeys {
+		return nil, errLimitExceeded
+	}
+	if err := c.region.commit(putKey(k)); err != nil {
+		return nil, err
+	}
+	return describedKey{c.region.metadata(k)}, nil
+}
+
+// newKey makes the key that the parameters ask for.
+func (c *call) newKey() (*key, error) {
+	origin, err := c.oneOf("Origin", originKMS, originExternal)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.oneOf("KeySpec", specAES256); err != nil {
+		return nil, err
+	}
+	if _, err := c.oneOf("KeyUsage", usageEncrypt); err != nil {
+		return nil, err
+	}
+	protection, err := c.oneOf("ProtectionLevel", "SOFTWARE", "HSM")
+	if err != nil {
+		return nil, err
+	}
+	description, err := c.text("Description", maxDescription)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := parseTags(c.params["Tags"])
+	if err != nil {
+		return nil, err
+	}
+	rotate, err := c.boolean("EnableAutomaticRotation")
+	switch {
+	case err != nil:
+		return nil, err
+	case rotate, c.params["Policy"] != "":
+		return nil, errUnsupported
+	case c.params["DKMSInstanceId"] != "":
+		return nil, errInstanceNotFound
+	}
+	k := &key{
+		ID: uuid.NewString(), Origin: origin, ProtectionLevel: protection, Description: description,
+		CreatedAt: c.now, State: pendingImport, Tags: tags,
+	}
+	if origin == originKMS {
+		return k, k.generate()
+	}
+	return k, nil
+}
+
+// generate gives a new key material of its own.
+func (k *key) generate() error {
+	material := make([]byte, materialSize)
+	rand.Read(material) // never fails (crypto/rand since Go 1.24)
+	k.Version, k.VersionCreatedAt, k.State = uuid.NewString(), k.CreatedAt, enabled
+	return k.setMaterial(material, time.Time{})
+}
+
+func describeKey(c *call) (any, error) {
+	k, err := c.key("KeyId", idOrAlias)
+	if err != nil {
+		return nil, err
+	}
+	m := c.region.metadata(k)
+	m.Protection, m.ProtectionWhy = "Disabled", k.ProtectedWhy
+	if k.Protected {
+		m.Protection = "Enabled"
+	}
+	return describedKey{m}, nil
+}
+
+// change finds the key that KeyId names, lets edit work on a copy and commits
+// that.
+func (c *call) change(edit func(*key) error) (any, error) {
+	k, err := c.key("KeyId", idOnly)
+	if err != nil {
+		return nil, err
+	}
+	k = k.clone()
+	if err := edit(k); err != nil {
+		return nil, err
+	}
+	return nil, c.region.commit(putKey(k))
+}
+
+func updateKeyDescription(c *call) (any, error) {
+	return c.change(func(k *key) error {
+		text, ok := c.params["Description"]
+		if !ok {
+			return wire.MissingParameter("Description")
+		}
+		if utf8.RuneCountInString(text) > maxDescription {
+			return wire.InvalidParameter("Description")
+		}
+		k.Description = text
+		return nil
+	})
+}
+
+func enableKey(c *call) (any, error) {
+	return c.change(func(k *key) error {
+		k.State = enabled
+		return nil
+	})
+}
+
+func disableKey(c *call) (any, error) {
+	return c.change(func(k *key) error {
+		k.State = disabled
+		return nil
+	})
+}
+
+func scheduleKeyDeletion(c *call) (any, error) {
+	days, err := c.integer("PendingWindowInDays", 0, minPendingDays, maxPendingDays)
+	if err != nil {
+		return nil, err
+	}
+	return c.change(func(k *key) error {
+		if k.Protected {
+			return notModified
+		}
+		k.State, k.DeleteAt = pendingDeletion, c.now.Add(time.Duration(days)*24*time.Hour)
+		return nil
+	})
+}
+
+func cancelKeyDeletion(c *call) (any, error) {
+	return c.change(func(k *key) error {
+		k.State, k.DeleteAt = enabled, time.Time{}
+		if k.Material == nil {
+			k.State = pendingImport
+		}
+		return nil
+	})
+}
+
+// setDeletionProtection names its key by ProtectedResourceArn; newer metadata
+// also knows KeyId.
+func setDeletionProtection(c *call) (any, error) {
+	on, err := c.boolean("EnableDeletionProtection")
+	if err != nil {
+		return nil, err
+	}
+	why, err := c.text("DeletionProtectionDescription", maxDescription)
+	if err != nil {
+		return nil, err
+	}
+	param := "ProtectedResourceArn"
+	if _, ok := c.params["KeyId"]; ok {
+		param = "KeyId"
+	} else if arn := c.params[param]; arn != "" && !strings.HasPrefix(arn, "acs:kms:") {
+		return nil, wire.InvalidParameter(param)
+	}
+	k, err := c.key(param, idOnly)
+	if err != nil {
+		return nil, err
+	}
+	k = k.clone()
+	k.Protected, k.ProtectedWhy = on, why
+	return nil, c.region.commit(putKey(k))
+}

@@ -1,0 +1,87 @@
+package emulator
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
+)
+
+// keyList is the answer of ListKeys, which names keys and says nothing more.
+type keyList struct {
+	page
+	Keys struct {
+		Key []keyEntry
+	}
+}
+
+type keyEntry struct {
+	KeyID  string `json:"KeyId"`
+	KeyArn string
+}
+
+func listKeys(c *call) (any, error) {
+	p, err := c.page(1, 100)
+	if err != nil {
+		return nil, err
+	}
+	filters, err := parseFilters(c.params["Filters"])
+	if err != nil {
+		return nil, err
+	}
+	matching := slices.DeleteFunc(c.region.allKeys(), func(k *key) bool { return !filters.match(k) })
+	list := keyList{page: p}
+	list.Keys.Key = []keyEntry{}
+	for _, k := range cut(&list.page, matching) {
+		list.Keys.Key = append(list.Keys.Key, keyEntry{k.ID, c.region.arn("key/" + k.ID)})
+	}
+	return list, nil
+}
+
+// filters is the parameter Filters of ListKeys. Values of one entry are
+// alternatives; all entries must match.
+type filters []struct {
+	Key    string
+	Values []string
+}
+
+const (
+	maxFilters      = 10
+	maxFilterValues = 10
+)
+
+func parseFilters(text string) (filters, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var fs filters
+	if err := json.Unmarshal([]byte(text), &fs); err != nil || len(fs) > maxFilters {
+		return nil, wire.InvalidParameter("Filters")
+	}
+	for _, f := range fs {
+		if _, known := filterValues[f.Key]; !known || len(f.Values) == 0 || len(f.Values) > maxFilterValues {
+			return nil, wire.InvalidParameter("Filters")
+		}
+	}
+	return fs, nil
+}
+
+// filterValues says what a filter looks at. No key here was made by a service or
+// lives in a KMS instance.
+var filterValues = map[string]func(*key) string{
+	"KeyState":        func(k *key) string { return string(k.State) },
+	"KeySpec":         func(*key) string { return specAES256 },
+	"KeyUsage":        func(*key) string { return usageEncrypt },
+	"ProtectionLevel": func(k *key) string { return k.ProtectionLevel },
+	"CreatorType":     func(*key) string { return "User" },
+	"DKMSInstanceId":  func(*key) string { return "" },
+}
+
+func (fs filters) match(k *key) bool {
+	for _, f := range fs {
+		if !slices.Contains(f.Values, filterValues[f.Key](k)) {
+			return false
+		}
+	}
+	return true
+}
