@@ -1,0 +1,204 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/hsmtest"
+)
+
+// process is a plugin process without a process.
+type process struct {
+	token  *hsmtest.Token
+	exited chan struct{}
+	once   sync.Once
+}
+
+func newProcess(token *hsmtest.Token) *process {
+	return &process{token: token, exited: make(chan struct{})}
+}
+
+func (p *process) Token() hsm.Token         { return p.token }
+func (p *process) PID() int                 { return 42 }
+func (p *process) Exited() <-chan struct{}  { return p.exited }
+func (p *process) Kill()                    { p.once.Do(func() { close(p.exited) }) }
+func (p *process) Shutdown(context.Context) { p.token.Close(context.Background()); p.Kill() }
+
+// launcher hands out processes in turn and remembers them.
+type launcher struct {
+	mu        sync.Mutex
+	processes []*process
+	next      func(attempt int) (*process, error)
+}
+
+func (l *launcher) launch(context.Context) (Process, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, err := l.next(len(l.processes))
+	l.processes = append(l.processes, p)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (l *launcher) attempts() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.processes)
+}
+
+func (l *launcher) last() *process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.processes[len(l.processes)-1]
+}
+
+// supervise runs a backend until the test ends. It must be called within a
+// synctest bubble, where time passes only when everybody waits.
+func supervise(t *testing.T, l *launcher) *Backend {
+	t.Helper()
+	b := New(Config{Name: "b", Launch: l.launch, Log: slog.New(slog.DiscardHandler), Changed: func(Status) {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); b.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return b
+}
+
+func healthy(int) (*process, error) { return newProcess(hsmtest.New()), nil }
+
+func TestReplacesADeadProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: healthy}
+		b := supervise(t, l)
+		if err := b.Token().Health(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.last().Kill()
+		synctest.Wait()
+		if s := b.Status(); s.State != Restarting || s.Restarts != 1 || s.PID != 0 {
+			t.Errorf("after the death: %+v", s)
+		}
+		if _, err := b.Token().Keys(t.Context()); err != nil {
+			t.Errorf("the call did not wait for the next process: %v", err)
+		}
+		if l.attempts() != 2 || b.Status().State != Ready {
+			t.Errorf("%d attempts, %+v", l.attempts(), b.Status())
+		}
+	})
+}
+
+func TestRepeatsACallWhoseTokenWentAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: healthy}
+		b := supervise(t, l)
+		synctest.Wait()
+		gone := hsm.Errorf(hsm.TokenGone, "link lost")
+		l.last().token.FailWith(func(string) error { return gone })
+		key, err := b.Token().GenerateKey(t.Context(), hsm.KeySpec{ID: hsm.NewKeyID(), Label: "x"})
+		if err != nil || key == nil {
+			t.Fatalf("GenerateKey: %v", err)
+		}
+		if l.attempts() != 2 {
+			t.Errorf("%d processes were started, want 2", l.attempts())
+		}
+	})
+}
+
+func TestOtherErrorsAreNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: healthy}
+		b := supervise(t, l)
+		if _, err := b.Token().Key(t.Context(), hsm.NewKeyID()); !errors.Is(err, hsm.NotFound) {
+			t.Errorf("Key: %v", err)
+		}
+		if calls := l.last().token.Calls("Key"); calls != 1 {
+			t.Errorf("the token was asked %d times", calls)
+		}
+	})
+}
+
+// TestWrongPINIsTriedOnce lets an hour pass and calls in vain: no second login.
+func TestWrongPINIsTriedOnce(t *testing.T) {
+	for _, reason := range []hsm.Reason{hsm.PINIncorrect, hsm.PINLocked, hsm.PINExpired, hsm.PINMissing} {
+		t.Run(string(reason), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &launcher{next: func(int) (*process, error) { return nil, hsm.Errorf(reason, "no") }}
+				b := supervise(t, l)
+				time.Sleep(time.Hour)
+				if err := b.Token().Health(t.Context()); !errors.Is(err, reason) {
+					t.Errorf("Health: %v", err)
+				}
+				if l.attempts() != 1 || b.Status().State != Blocked {
+					t.Errorf("%d login attempts, state %s", l.attempts(), b.Status().State)
+				}
+			})
+		})
+	}
+}
+
+func TestAbsentTokenIsTriedWithBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		absent := hsm.Errorf(hsm.NotFound, "no token of that label")
+		l := &launcher{next: func(attempt int) (*process, error) {
+			if attempt < 5 {
+				return nil, absent
+			}
+			return newProcess(hsmtest.New()), nil
+		}}
+		b := supervise(t, l)
+		synctest.Wait()
+		if s := b.Status(); !errors.Is(s.Err, hsm.NotFound) {
+			t.Errorf("status: %+v", s)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := b.Status(); s.State != Ready || l.attempts() != 6 {
+			t.Errorf("state %s after %d attempts", s.State, l.attempts())
+		}
+	})
+}
+
+func TestCallerWaitsOnlySoLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: func(int) (*process, error) { return nil, hsm.Errorf(hsm.TokenGone, "HSM unreachable") }}
+		b := supervise(t, l)
+		start := time.Now()
+		err := b.Token().Health(t.Context())
+		if !errors.Is(err, hsm.TokenGone) || time.Since(start) > readyWait {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := b.Token().Health(ctx); !errors.Is(err, hsm.Timeout) {
+			t.Errorf("with a deadline: %v", err)
+		}
+	})
+}
+
+func TestUnhealthyProcessIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: healthy}
+		b := supervise(t, l)
+		synctest.Wait()
+		first := l.last()
+		first.token.FailWith(func(string) error { return hsm.Errorf(hsm.Timeout, "no answer") })
+		time.Sleep(2 * healthInterval)
+		synctest.Wait()
+		select {
+		case <-first.exited:
+		default:
+			t.Error("the silent process was not killed")
+		}
+		if b.Status().State != Ready || l.attempts() != 2 {
+			t.Errorf("state %s after %d attempts", b.Status().State, l.attempts())
+		}
+	})
+}

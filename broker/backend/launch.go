@@ -1,0 +1,122 @@
+package backend
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/plugin"
+	"github.com/kmsbroker/kmsbroker/internal/secretfile"
+)
+
+// ManifestName is the file beside the plugins that lists their checksums, as
+// sha256sum writes it.
+const ManifestName = "SHA256SUMS"
+
+// PluginConfig says how the plugin process of a backend is started.
+type PluginConfig struct {
+	Dir         string // where plugins and their manifest lie
+	Plugin      string // a name within Dir, or an absolute path
+	SHA256      string // pinned checksum in hex; empty: the manifest's
+	Environment []string
+	SocketDir   string // exists, 0700
+	Settings    map[string]string
+	PINFile     string
+	Log         *slog.Logger
+}
+
+// LaunchPlugin returns a Launch that starts a plugin process. The checksum and
+// the PIN are read anew at each start.
+func LaunchPlugin(config PluginConfig) Launch {
+	return func(ctx context.Context) (Process, error) {
+		path := config.Plugin
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(config.Dir, config.Plugin)
+		}
+		sum, err := expectedSum(config, path)
+		if err != nil {
+			return nil, err
+		}
+		pin, err := readPIN(config.PINFile)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(pin)
+		process, err := plugin.Start(ctx, plugin.Command{
+			Path: path, SHA256: sum, Env: config.Environment, SocketDir: config.SocketDir, Logger: config.Log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		token, err := process.Open(ctx, plugin.OpenConfig{Settings: config.Settings, PIN: pin})
+		if err != nil {
+			process.Kill()
+			return nil, err
+		}
+		return pluginProcess{process, token}, nil
+	}
+}
+
+type pluginProcess struct {
+	*plugin.Process
+	token hsm.Token
+}
+
+func (p pluginProcess) Token() hsm.Token { return p.token }
+
+// readPIN reads a PIN file and drops one line ending.
+func readPIN(path string) ([]byte, error) {
+	raw, err := secretfile.Read(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, hsm.Errorf(hsm.PINMissing, "PIN file %s does not exist: write the PIN into it, mode 0600", path)
+	case err != nil:
+		return nil, hsm.Errorf(hsm.PINMissing, "PIN file: %v", err)
+	}
+	pin := bytes.TrimSuffix(bytes.TrimSuffix(raw, []byte("\n")), []byte("\r"))
+	if len(pin) == 0 {
+		return nil, hsm.Errorf(hsm.PINMissing, "PIN file %s is empty", path)
+	}
+	return pin, nil
+}
+
+func expectedSum(config PluginConfig, path string) ([]byte, error) {
+	text := config.SHA256
+	if text == "" {
+		var err error
+		if text, err = manifestSum(filepath.Join(config.Dir, ManifestName), path); err != nil {
+			return nil, hsm.Errorf(hsm.Misconfigured, "checksum of plugin %s: %v", path, err)
+		}
+	}
+	sum, err := hex.DecodeString(text)
+	if err != nil || len(sum) != 32 {
+		return nil, hsm.Errorf(hsm.Misconfigured, "checksum of plugin %s is not a SHA-256 in hex", path)
+	}
+	return sum, nil
+}
+
+func manifestSum(manifest, path string) (string, error) {
+	f, err := os.Open(manifest)
+	if err != nil {
+		return "", fmt.Errorf("%w; pin the plugin with sha256 in the backend's section", err)
+	}
+	defer f.Close()
+	dir, name := filepath.Split(path)
+	if filepath.Clean(dir) == filepath.Dir(manifest) {
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			sum, file, ok := strings.Cut(lines.Text(), "  ")
+			if ok && file == name {
+				return sum, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s does not list it; pin it with sha256 in the backend's section", manifest)
+}

@@ -1,0 +1,136 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/hsm"
+)
+
+// readyWait bounds how long a call waits for a process that is being started or
+// replaced. A replacement takes well under a second when the device is there.
+const readyWait = 5 * time.Second
+
+// Token returns the backend's token. Its calls wait for a moment while the
+// process is being replaced; one that finds the token gone is repeated once on
+// the next process, which the contracts of [hsm.Token] make safe.
+func (b *Backend) Token() hsm.Token { return token{b} }
+
+type token struct{ backend *Backend }
+
+// current waits until the backend is ready and returns its token.
+func (b *Backend) current(ctx context.Context) (hsm.Token, error) {
+	timeout := time.NewTimer(readyWait)
+	defer timeout.Stop()
+	for {
+		b.mu.Lock()
+		token, status, changed := b.token, b.status, b.changed
+		b.mu.Unlock()
+		switch {
+		case token != nil:
+			return token, nil
+		case status.State == Blocked:
+			return nil, b.unavailable(hsm.ReasonOf(status.Err), "is blocked", status.Err)
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return nil, b.unavailable(hsm.TokenGone, "is "+string(status.State), status.Err)
+		case <-ctx.Done():
+			return nil, b.unavailable(hsm.Timeout, "did not become ready in time", status.Err)
+		}
+	}
+}
+
+func (b *Backend) unavailable(reason hsm.Reason, how string, cause error) error {
+	e := hsm.Errorf(reason, "backend %q %s", b.config.Name, how)
+	if cause != nil {
+		e.Detail += ": " + cause.Error()
+	}
+	return e
+}
+
+// call runs f on the current process' token, and once more on the next one when
+// the first went away under it.
+func call[T any](ctx context.Context, b *Backend, f func(hsm.Token) (T, error)) (T, error) {
+	var zero T
+	first, err := b.current(ctx)
+	if err != nil {
+		return zero, err
+	}
+	answer, err := f(first)
+	if !errors.Is(err, hsm.TokenGone) {
+		return answer, err
+	}
+	if err := b.replaced(ctx, first); err != nil {
+		return zero, err
+	}
+	second, err := b.current(ctx)
+	if err != nil {
+		return zero, err
+	}
+	return f(second)
+}
+
+// replaced reports a token as suspect and waits until it is no longer the
+// current one, or has passed its health check meanwhile.
+func (b *Backend) replaced(ctx context.Context, old hsm.Token) error {
+	b.mu.Lock()
+	changed, same := b.changed, b.token == old
+	b.mu.Unlock()
+	if !same {
+		return nil
+	}
+	select {
+	case b.suspect <- struct{}{}:
+	default: // a check is due already
+	}
+	timeout := time.NewTimer(readyWait)
+	defer timeout.Stop()
+	select {
+	case <-changed:
+		return nil
+	case <-timeout.C:
+		return nil // still there and healthy: the retry will tell
+	case <-ctx.Done():
+		return b.unavailable(hsm.Timeout, "lost its token during the call", ctx.Err())
+	}
+}
+
+func (t token) Describe(ctx context.Context) (*hsm.Info, error) {
+	return call(ctx, t.backend, func(h hsm.Token) (*hsm.Info, error) { return h.Describe(ctx) })
+}
+
+func (t token) GenerateKey(ctx context.Context, spec hsm.KeySpec) (*hsm.Key, error) {
+	return call(ctx, t.backend, func(h hsm.Token) (*hsm.Key, error) { return h.GenerateKey(ctx, spec) })
+}
+
+func (t token) Keys(ctx context.Context) ([]hsm.Key, error) {
+	return call(ctx, t.backend, func(h hsm.Token) ([]hsm.Key, error) { return h.Keys(ctx) })
+}
+
+func (t token) Key(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
+	return call(ctx, t.backend, func(h hsm.Token) (*hsm.Key, error) { return h.Key(ctx, id) })
+}
+
+func (t token) CheckValue(ctx context.Context, id hsm.KeyID) (hsm.CheckValue, error) {
+	return call(ctx, t.backend, func(h hsm.Token) (hsm.CheckValue, error) { return h.CheckValue(ctx, id) })
+}
+
+func (t token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
+	return call(ctx, t.backend, func(h hsm.Token) ([]byte, error) { return h.Wrap(ctx, req) })
+}
+
+func (t token) DestroyKey(ctx context.Context, id hsm.KeyID) error {
+	_, err := call(ctx, t.backend, func(h hsm.Token) (struct{}, error) { return struct{}{}, h.DestroyKey(ctx, id) })
+	return err
+}
+
+func (t token) Health(ctx context.Context) error {
+	_, err := call(ctx, t.backend, func(h hsm.Token) (struct{}, error) { return struct{}{}, h.Health(ctx) })
+	return err
+}
+
+// Close does nothing: the process belongs to the supervisor.
+func (t token) Close(context.Context) error { return nil }

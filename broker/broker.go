@@ -1,0 +1,119 @@
+// Package broker is the core: it authorizes and audits every call once, for all
+// doors, and then does it with the KMS client or an HSM backend.
+//
+// A door (package serve and below) decodes, attaches the caller that the kernel
+// reported, calls a method here, and encodes. It cannot forget the policy or
+// the audit trail, because it never sees what lies behind them.
+package broker
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/broker/audit"
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/importer"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/hsm"
+)
+
+// Config is what a Broker is made of.
+type Config struct {
+	Version  string
+	Keyring  *keyring.Keyring
+	Audit    *audit.Log
+	Backends *backend.Set
+	Endpoint importer.Endpoint
+	Policy   *authz.Policy
+	Now      func() time.Time
+}
+
+// Broker is the core. Its methods may be called concurrently.
+type Broker struct {
+	Config
+	policy    atomic.Pointer[authz.Policy]
+	importer  *importer.Importer
+	startedAt time.Time
+}
+
+// New makes a Broker of its parts, which stay the caller's to close.
+func New(config Config) *Broker {
+	b := &Broker{Config: config, startedAt: config.Now().UTC()}
+	b.policy.Store(config.Policy)
+	b.importer = importer.New(importer.Config{
+		Keyring:  config.Keyring,
+		Endpoint: config.Endpoint,
+		Backend:  b.importBackend,
+		Record:   b.record,
+		Now:      config.Now,
+	})
+	return b
+}
+
+func (b *Broker) importBackend(name string) (importer.Backend, error) {
+	found, err := b.Backends.Get(name)
+	if err != nil {
+		return importer.Backend{}, err
+	}
+	return importer.Backend{Token: found.Token(), AllowForeignEndpoint: found.Status().AllowForeignEndpoint}, nil
+}
+
+// Call is who calls, and through which door.
+type Call struct {
+	Caller authz.Caller
+	Door   string
+}
+
+type callKey struct{}
+
+// withCall lets record find the caller of whatever happens under ctx.
+func withCall(ctx context.Context, call Call) context.Context {
+	return context.WithValue(ctx, callKey{}, call)
+}
+
+// record writes an event to the audit trail, with the caller under whose call
+// it happens. What cannot be recorded must not be done or answered.
+func (b *Broker) record(ctx context.Context, event audit.Event) error {
+	if call, ok := ctx.Value(callKey{}).(Call); ok {
+		event.Door = call.Door
+		event.Caller = &audit.Caller{UID: call.Caller.UID, GID: call.Caller.GID, PID: call.Caller.PID}
+	}
+	if err := b.Audit.Append(ctx, event); err != nil {
+		f := failure.New(failure.Unavailable, "AUDIT", "the audit trail cannot be written: %v", err).
+			WithHint("free space in the state directory or repair the disk; nothing is done unrecorded")
+		f.Err = err
+		return f
+	}
+	return nil
+}
+
+// finish records how a call ended, and returns its error or the trail's.
+func (b *Broker) finish(ctx context.Context, event audit.Event, err error) error {
+	if event.Outcome = audit.Done; err != nil {
+		f := failure.From(err)
+		event.Reason, event.Outcome = f.Reason, audit.Failed
+		if f.Kind == failure.Denied {
+			event.Outcome = audit.Denied
+		}
+		if event.RequestID == "" {
+			event.RequestID = f.RequestID
+		}
+	}
+	// The call is over even if the caller has gone; the record is not.
+	if auditErr := b.record(context.WithoutCancel(ctx), event); auditErr != nil && err == nil {
+		return auditErr
+	}
+	return err
+}
+
+// token finds the token of a backend.
+func (b *Broker) token(name string) (hsm.Token, error) {
+	found, err := b.Backends.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	return found.Token(), nil
+}

@@ -1,0 +1,46 @@
+package config
+
+import (
+	"log/slog"
+
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+)
+
+// Config is a configuration that has been checked: defaults are in place, paths
+// are absolute, users and groups are numbers.
+type Config struct {
+	StateDir   string
+	RuntimeDir string
+	PluginDir  string
+	LogLevel   slog.Level
+	KMS        KMS
+	Sockets    Sockets
+	Backends   []Backend // in the order of the file
+	Grants     []authz.Grant
+}
+
+// KMS says where Alibaba Cloud KMS is and who the broker is there.
+type KMS struct {
+	Region          string
+	Endpoint        string // "" is the public endpoint of the region
+	CAFile          string // "" is the system's certificate authorities
+	CredentialsFile string
+}
+
+// Sockets are absolute paths.
+type Sockets struct {
+	Control     string
+	Application string
+	AdminGID    int // group that owns the control socket, -1 for none
+}
+
+// Backend is one configured HSM token.
+type Backend struct {
+	Name                 string
+	Plugin               string // a file name in PluginDir, or an absolute path
+	SHA256               string // lower-case hex, "" is what the plugin directory's manifest says
+	PINFile              string
+	AllowForeignEndpoint bool
+	Settings             map[string]string
+	Environment          map[string]string
+}

@@ -1,0 +1,234 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var testAccounts = accounts{
+	user: func(name string) (uint32, error) {
+		if name == "alice" {
+			return 1001, nil
+		}
+		return 0, fmt.Errorf("there is no user %q", name)
+	},
+	group: func(name string) (uint32, error) {
+		switch name {
+		case "app":
+			return 2001, nil
+		case "staff":
+			return 50, nil
+		}
+		return 0, fmt.Errorf("there is no group %q", name)
+	},
+}
+
+func readTestdata(t testing.TB, name string) []byte {
+	data, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestGood(t *testing.T) {
+	got, err := parse("good.toml", readTestdata(t, "good.toml"), testAccounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		StateDir: "/var/lib/kmsbroker", RuntimeDir: "/run/kmsbroker", PluginDir: "/opt/plugins", LogLevel: slog.LevelDebug,
+		KMS: KMS{
+			Region: "cn-hangzhou", Endpoint: "kms-vpc.cn-hangzhou.aliyuncs.com",
+			CAFile: "/etc/kmsbroker/ca.pem", CredentialsFile: "/etc/kmsbroker/credentials.toml",
+		},
+		Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", AdminGID: 50},
+		Backends: []Backend{
+			{
+				Name: "payments-hsm", Plugin: "softhsm", PINFile: "/etc/kmsbroker/payments.pin",
+				SHA256:               "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+				AllowForeignEndpoint: true, Settings: map[string]string{"token_label": "payments"},
+				Environment: map[string]string{"SOFTHSM2_CONF": "/etc/kmsbroker/softhsm2.conf"},
+			},
+			{Name: "luna", Plugin: "/usr/lib/luna/plugin", PINFile: "/etc/kmsbroker/luna.pin"},
+		},
+		Grants: []authz.Grant{
+			{
+				Keys: []string{"payments", "app-*"}, Operations: []authz.Operation{authz.Encrypt, authz.Decrypt, authz.GenerateDataKey},
+				UIDs: []uint32{1001, 1000}, GIDs: []uint32{2001},
+			},
+			{Keys: []string{"logs"}, Operations: []authz.Operation{authz.Encrypt}, GIDs: []uint32{4294967294}},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+const minimal = "[kms]\nregion = 'cn-hangzhou'\ncredentials_file = '/c'\n"
+
+func TestDefaults(t *testing.T) {
+	got, err := parse("minimal.toml", []byte(minimal), testAccounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		StateDir: DefaultStateDir, RuntimeDir: DefaultRuntimeDir, PluginDir: DefaultPluginDir, LogLevel: slog.LevelInfo,
+		KMS: KMS{Region: "cn-hangzhou", CredentialsFile: "/c"},
+		Sockets: Sockets{
+			Control: "/run/kmsbroker/admin/control.sock", Application: "/run/kmsbroker/kms.sock",
+			AdminGID: -1,
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// TestBroken finds everything that is wrong with a badly broken file.
+func TestBroken(t *testing.T) {
+	_, err := parse("broken.toml", readTestdata(t, "broken.toml"), testAccounts)
+	problems, ok := errors.AsType[Problems](err)
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	got := problems.Error() + "\n"
+	golden := filepath.Join("testdata", "broken.golden")
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := string(readTestdata(t, "broken.golden")); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	if strings.Contains(got, "secret") {
+		t.Error("a password is quoted")
+	}
+}
+
+func TestProblems(t *testing.T) {
+	grant := func(text string) string {
+		return minimal + "[[grant]]\nkeys = ['k']\noperations = ['encrypt']\nusers = ['alice']\n" + text
+	}
+	tests := []struct{ name, file, want string }{
+		{"empty", "", "f:1: kms is missing"},
+		{"syntax", minimal + "a = = 1\n", "f:4: "},
+		{"duplicate key", minimal + "region = 'x'\n", "f:4: "},
+		{"duplicate table", minimal + "[kms]\n", "f:4: "},
+		{"not UTF-8", "a = 1\nb = '\xff'\n", "f:2: "},
+		{"other case", minimal + "Endpoint = 'x'\n", `f:4: unknown key kms.Endpoint; did you mean "endpoint"?`},
+		{"nothing near", minimal + "zebra = 'x'\n", "f:4: unknown key kms.zebra"},
+		{"unknown section", minimal + "[socket]\n", `f:4: unknown key socket; did you mean "sockets"?`},
+		{"dotted", "kms.region = 'cn-hangzhou'\nkms.credentials_file = '/c'\nkms.x = 1\n", "f:3: unknown key kms.x"},
+		{"section of another type", "kms = 5\n", "f:1: kms must be a table, not an integer"},
+		{"NUL", "state_dir = \"/a\\u0000b\"\n" + minimal, "f:1: state_dir must not contain a NUL character"},
+		{"empty path", "state_dir = ''\n" + minimal, `f:1: state_dir must be an absolute path, not ""`},
+		{"empty required path", "[kms]\nregion = 'r'\ncredentials_file = ''\n", `f:3: kms.credentials_file must be an absolute path, not ""`},
+		{"long socket", minimal + "[sockets]\napplication = '" + strings.Repeat("x", 100) + "'\n",
+			"f:5: sockets.application: the socket's path /run/kmsbroker/" + strings.Repeat("x", 100) + " is longer than the 107 bytes that Linux allows"},
+		{"one socket twice", minimal + "[sockets]\ncontrol = 'a/../kms.sock'\n", "f:4: sockets.application is the same socket as sockets.control"},
+		{"control among others", minimal + "[sockets]\ncontrol = '/x/c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /x"},
+		{"control in runtime_dir", minimal + "[sockets]\ncontrol = 'c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /run/kmsbroker"},
+		{"socket is a directory", minimal + "[sockets]\ncontrol = '.'\n", `f:5: sockets.control must be a path below runtime_dir or an absolute path, not "."`},
+		{"group of one", minimal + "[grant]\nkeys = ['k']\n", "f:4: grant must be a list: write [[grant]]"},
+		{"grant of numbers", "grant = [\n1]\n" + minimal, "f:1: grant must be a list of tables, not of an integer"},
+		{"inline grants", "grant = [{keys = ['k'], operations = ['encrypt'], users = ['alice']},\n{keys = ['k'], operations = ['encrypt'], users = ['bob']}]\n" + minimal,
+			`f:2: grant[2].users: there is no user "bob"`},
+		{"third grant", grant("[[grant]]\nkeys = ['k']\noperations = ['encrypt']\nusers = [0]\n[[grant]]\nkeys = ['k']\noperations = ['encrypt']\nusers = [0]\ngruops = []\n"),
+			`f:16: unknown key grant[3].gruops; did you mean "groups"?`},
+		{"table in a grant", grant("[grant.more]\nx = 1\n"), "f:8: unknown key grant[1].more"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := parse("f", []byte(tt.file), testAccounts)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if got := err.Error(); strings.HasSuffix(tt.want, ": ") && !strings.HasPrefix(got, tt.want) ||
+				!strings.HasSuffix(tt.want, ": ") && got != tt.want || strings.Contains(got, "\n") {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kmsbroker.toml")
+	if _, err := Load(path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("without a file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte(minimal+"[[grant]]\nkeys = ['k']\noperations = ['encrypt']\nusers = ['root']\ngroups = ['root']\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Grants[0].UIDs[0] != 0 || c.Grants[0].GIDs[0] != 0 {
+		t.Errorf("root is %+v", c.Grants[0])
+	}
+	if err := os.WriteFile(path, []byte(minimal+"[[grant]]\nusers = ['no-such-user']\ngroups = ['no-such-group']\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Load(path); err == nil || strings.Count(err.Error(), path+":") != 4 {
+		t.Errorf("got %v, want four problems", err)
+	}
+	if err := os.WriteFile(path, make([]byte, maxFile+1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a huge file: %v", err)
+	}
+}
+
+func TestEditDistance(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"region", "region", 0}, {"reigon", "region", 1}, {"decript", "decrypt", 1}, {"kitten", "sitting", 3},
+	} {
+		if got := editDistance(tt.a, tt.b); got != tt.want {
+			t.Errorf("%s to %s: got %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
+
+// FuzzParse: any bytes give a complete configuration or problems with lines.
+func FuzzParse(f *testing.F) {
+	f.Add(readTestdata(f, "good.toml"))
+	f.Add(readTestdata(f, "broken.toml"))
+	f.Add([]byte(minimal))
+	f.Add([]byte("a = [[[{b.c = [1,\n[2]]}]]]\n[[x.y]]\n[x.y.z]\n[[x.y]]\n"))
+	f.Add([]byte("[[grant]]\n[[grant.keys]]\n'' = 1\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parse("f", data, testAccounts)
+		if err == nil {
+			if c.KMS.Region == "" || !filepath.IsAbs(c.Sockets.Control) {
+				t.Errorf("incomplete: %+v", c)
+			}
+			return
+		}
+		problems, ok := errors.AsType[Problems](err)
+		if !ok || len(problems) == 0 {
+			t.Fatalf("got %v", err)
+		}
+		for _, p := range problems {
+			if p.Line < 1 || p.Line > 1+strings.Count(string(data), "\n") || p.Message == "" {
+				t.Errorf("line %d in %q: %s", p.Line, data, p.Message)
+			}
+		}
+	})
+}

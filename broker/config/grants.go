@@ -1,0 +1,123 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+)
+
+func (t *table) grants(key string) []authz.Grant {
+	if _, single := t.values[key].(map[string]any); single {
+		t.known = append(t.known, key)
+		t.problem(key, "%s must be a list: write [[%s]]", t.full(key), key)
+		return nil
+	}
+	var grants []authz.Grant
+	for i, e := range t.array(key) {
+		values, ok := e.value.(map[string]any)
+		if !ok {
+			t.doc.problem(e.line, "%s must be a list of tables, not of %s", t.full(key), kindOf(e.value))
+			continue
+		}
+		sub := &table{doc: t.doc, name: fmt.Sprintf("%s[%d]", key, i+1), path: e.path, line: e.line, values: values}
+		grants = append(grants, sub.grant())
+	}
+	return grants
+}
+
+func (t *table) grant() authz.Grant {
+	g := authz.Grant{
+		Keys:       t.patterns("keys"),
+		Operations: t.operations("operations"),
+		UIDs:       t.ids("users", "user", t.doc.accounts.user),
+		GIDs:       t.ids("groups", "group", t.doc.accounts.group),
+	}
+	if !t.filled("users") && !t.filled("groups") {
+		t.doc.problem(t.line, "%s lets nobody do anything: it needs users or groups", t.name)
+	}
+	t.done()
+	return g
+}
+
+// filled reports that key has something, right or wrong.
+func (t *table) filled(key string) bool {
+	v, ok := t.values[key]
+	list, isList := v.([]any)
+	return ok && (!isList || len(list) > 0)
+}
+
+// list opens an array that must have members.
+func (t *table) list(key string) []element {
+	if t.present(key) && !t.filled(key) {
+		t.problem(key, "%s must not be empty", t.full(key))
+	}
+	return t.array(key)
+}
+
+func (t *table) patterns(key string) []string {
+	var patterns []string
+	for _, e := range t.list(key) {
+		pattern, ok := e.value.(string)
+		_, bad := path.Match(pattern, "")
+		switch {
+		case !ok:
+			t.doc.problem(e.line, "%s must hold strings, not %s", t.full(key), kindOf(e.value))
+		case pattern == "" || bad != nil || strings.ContainsAny(pattern, "/\x00"):
+			t.doc.problem(e.line, "%s: %q is neither the name of a key nor a pattern such as \"app-*\"", t.full(key), pattern)
+		}
+		patterns = append(patterns, pattern)
+	}
+	return patterns
+}
+
+func (t *table) operations(key string) []authz.Operation {
+	var names []string
+	for _, op := range authz.Operations() {
+		names = append(names, string(op))
+	}
+	var operations []authz.Operation
+	for _, e := range t.list(key) {
+		name, ok := e.value.(string)
+		switch {
+		case !ok:
+			t.doc.problem(e.line, "%s must hold strings, not %s", t.full(key), kindOf(e.value))
+		case !slices.Contains(names, name):
+			hint := didYouMean(name, names)
+			if hint == "" {
+				hint = ": there are " + strings.Join(names, ", ")
+			}
+			t.doc.problem(e.line, "%s: unknown operation %q%s", t.full(key), name, hint)
+		}
+		operations = append(operations, authz.Operation(name))
+	}
+	return operations
+}
+
+// ids reads names, which are looked up, and numbers, which are taken as they are.
+func (t *table) ids(key, kind string, lookUp func(string) (uint32, error)) []uint32 {
+	var ids []uint32
+	for _, e := range t.array(key) {
+		switch v := e.value.(type) {
+		case string:
+			id, err := lookUp(v)
+			if err != nil {
+				t.doc.problem(e.line, "%s: %v", t.full(key), err)
+			}
+			ids = append(ids, id)
+		case int64:
+			// The highest number is (uid_t)-1, which means nobody in
+			// particular to chown(2) and setuid(2).
+			if v < 0 || v >= math.MaxUint32 {
+				t.doc.problem(e.line, "%s: %d is not the number of a %s", t.full(key), v, kind)
+			}
+			ids = append(ids, uint32(v))
+		default:
+			t.doc.problem(e.line, "%s must hold names or numbers, not %s", t.full(key), kindOf(v))
+		}
+	}
+	return ids
+}

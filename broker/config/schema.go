@@ -1,0 +1,240 @@
+package config
+
+import (
+	"cmp"
+	"encoding/hex"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi"
+)
+
+// Defaults.
+const (
+	DefaultStateDir   = "/var/lib/kmsbroker"
+	DefaultRuntimeDir = "/run/kmsbroker"
+	DefaultPluginDir  = "/usr/libexec/kmsbroker/plugins"
+	DefaultAdminGroup = "kmsbroker-admin"
+)
+
+// maxSocketPath is the length of sun_path less its final NUL, unix(7).
+const maxSocketPath = 107
+
+// config reads the whole file.
+func (t *table) config() *Config {
+	c := &Config{
+		StateDir:   t.absolute("state_dir", DefaultStateDir),
+		RuntimeDir: t.absolute("runtime_dir", DefaultRuntimeDir),
+		PluginDir:  t.absolute("plugin_dir", DefaultPluginDir),
+		LogLevel:   t.logLevel("log_level"),
+	}
+	if t.present("kms") {
+		if sub, ok := t.table("kms"); ok {
+			c.KMS = sub.kms()
+		}
+	}
+	sockets, ok := t.table("sockets")
+	if !ok {
+		sockets = &table{doc: t.doc, name: "sockets", path: keyPath(t.path, "sockets"), line: t.line}
+	}
+	c.Sockets = sockets.sockets(c.RuntimeDir)
+	if backends, ok := t.table("backend"); ok {
+		c.Backends = backends.backends()
+	}
+	c.Grants = t.grants("grant")
+	t.done()
+	return c
+}
+
+// absolute reads a path that must not depend on where the daemon was started.
+func (t *table) absolute(key, otherwise string) string {
+	path := t.text(key, otherwise)
+	if path != "" && !filepath.IsAbs(path) || path == "" && otherwise != "" {
+		t.problem(key, "%s must be an absolute path, not %q", t.full(key), path)
+		return otherwise
+	}
+	if path == "" {
+		return ""
+	}
+	return filepath.Clean(path)
+}
+
+// required reads a path that has no default.
+func (t *table) required(key string) string {
+	if !t.present(key) {
+		return ""
+	}
+	path := t.text(key, "/")
+	if !filepath.IsAbs(path) {
+		t.problem(key, "%s must be an absolute path, not %q", t.full(key), path)
+	}
+	return filepath.Clean(path)
+}
+
+var logLevels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
+func (t *table) logLevel(key string) slog.Level {
+	name := t.text(key, "info")
+	level, ok := logLevels[name]
+	if !ok {
+		names := slices.Sorted(maps.Keys(logLevels))
+		t.problem(key, "%s must be one of %s, not %q%s", t.full(key), strings.Join(names, ", "), name, didYouMean(name, names))
+	}
+	return level
+}
+
+func (t *table) kms() KMS {
+	k := KMS{CAFile: t.absolute("ca_file", ""), CredentialsFile: t.required("credentials_file")}
+	if t.present("region") {
+		k.Region = t.text("region", "")
+		if err := kmsapi.CheckRegion(k.Region); err != nil && t.isText("region") {
+			t.problem("region", "%s: %v", t.full("region"), err)
+		}
+	}
+	k.Endpoint = t.text("endpoint", "")
+	if _, err := kmsapi.ParseEndpoint(k.Endpoint); k.Endpoint != "" && err != nil {
+		t.problem("endpoint", "%s: %v", t.full("endpoint"), err)
+	}
+	t.done()
+	return k
+}
+
+// isText reports that key has a string, so that a value of another type is not
+// reported twice.
+func (t *table) isText(key string) bool {
+	_, ok := t.values[key].(string)
+	return ok
+}
+
+func (t *table) sockets(runtimeDir string) Sockets {
+	s := Sockets{
+		Control:     t.socket("control", "admin/control.sock", runtimeDir),
+		Application: t.socket("application", "kms.sock", runtimeDir),
+	}
+	switch dir := filepath.Dir(s.Control); {
+	case s.Control == s.Application:
+		t.problem("application", "%s is the same socket as %s", t.full("application"), t.full("control"))
+	case dir == runtimeDir || dir == filepath.Dir(s.Application):
+		// Its mode is what keeps everybody else from the control socket.
+		t.problem("control", "%s needs a directory of its own, not %s", t.full("control"), dir)
+	}
+	s.AdminGID = t.adminGroup("admin_group")
+	t.done()
+	return s
+}
+
+func (t *table) socket(key, otherwise, runtimeDir string) string {
+	path := t.text(key, otherwise)
+	switch {
+	case filepath.IsAbs(path):
+		path = filepath.Clean(path)
+	case filepath.IsLocal(path) && filepath.Clean(path) != ".":
+		path = filepath.Join(runtimeDir, path)
+	default:
+		t.problem(key, "%s must be a path below runtime_dir or an absolute path, not %q", t.full(key), path)
+		return filepath.Join(runtimeDir, otherwise)
+	}
+	if len(path) > maxSocketPath {
+		t.problem(key, "%s: the socket's path %s is longer than the %d bytes that Linux allows", t.full(key), path, maxSocketPath)
+	}
+	return path
+}
+
+// adminGroup returns the gid of the group that may use the control socket, -1
+// when root alone may. The default group need not exist.
+func (t *table) adminGroup(key string) int {
+	name := t.text(key, DefaultAdminGroup)
+	if name == "" {
+		return -1
+	}
+	gid, err := t.doc.accounts.group(name)
+	if err == nil {
+		return int(gid)
+	}
+	if t.isText(key) {
+		t.problem(key, "%s: there is no group %q: create it with groupadd --system %s", t.full(key), name, name)
+	}
+	return -1
+}
+
+var (
+	backendName     = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+	environmentName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+)
+
+// backends reads them in the order of the file.
+func (t *table) backends() []Backend {
+	names := slices.Collect(maps.Keys(t.values))
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(t.lineOf(a), t.lineOf(b)), cmp.Compare(a, b))
+	})
+	var backends []Backend
+	for _, name := range names {
+		if !backendName.MatchString(name) {
+			t.problem(name, "backend name %q must be 1 to 32 of a-z, 0-9 and -", name)
+		}
+		if sub, ok := t.table(name); ok {
+			backends = append(backends, sub.backend(name))
+		}
+	}
+	return backends
+}
+
+func (t *table) backend(name string) Backend {
+	b := Backend{
+		Name:                 name,
+		Plugin:               t.plugin("plugin"),
+		SHA256:               t.checksum("sha256"),
+		PINFile:              t.required("pin_file"),
+		AllowForeignEndpoint: t.boolean("allow_foreign_endpoint"),
+		Settings:             t.texts("settings"),
+		Environment:          t.environment("environment"),
+	}
+	t.done()
+	return b
+}
+
+func (t *table) plugin(key string) string {
+	if !t.present(key) {
+		return ""
+	}
+	file := t.text(key, "/")
+	switch {
+	case filepath.IsAbs(file):
+		return filepath.Clean(file)
+	case file == "" || file == "." || file == ".." || strings.Contains(file, "/"):
+		t.problem(key, "%s must be the name of a file in plugin_dir or an absolute path, not %q", t.full(key), file)
+	}
+	return file
+}
+
+func (t *table) checksum(key string) string {
+	sum := strings.ToLower(t.text(key, ""))
+	if raw, err := hex.DecodeString(sum); sum != "" && (err != nil || len(raw) != 32) {
+		t.problem(key, "%s must be 64 hexadecimal digits, as sha256sum prints them", t.full(key))
+	}
+	return sum
+}
+
+// environment refuses what would take a plugin over or confuse its handshake.
+func (t *table) environment(key string) map[string]string {
+	env := t.texts(key)
+	sub := &table{doc: t.doc, name: t.full(key), path: keyPath(t.path, key), line: t.lineOf(key)}
+	for name := range env {
+		switch {
+		case !environmentName.MatchString(name):
+			sub.problem(name, "%s: %q is not the name of an environment variable: use A-Z, 0-9 and _", sub.name, name)
+		case name == "LD_PRELOAD" || name == "LD_AUDIT":
+			sub.problem(name, "%s would load foreign code into the plugin", sub.full(name))
+		case strings.HasPrefix(name, "PLUGIN_"):
+			sub.problem(name, "%s belongs to the plugin protocol", sub.full(name))
+		}
+	}
+	return env
+}

@@ -1,0 +1,153 @@
+package broker
+
+import (
+	"context"
+	"strings"
+
+	"github.com/kmsbroker/kmsbroker/broker/audit"
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/kmsapi"
+)
+
+// reservedContext begins the names in encryption contexts that are the
+// broker's own.
+const reservedContext = "kmsbroker."
+
+// Encrypt encrypts up to [kmsapi.MaxPlaintext] bytes with the current CMK of a
+// key.
+func (b *Broker) Encrypt(ctx context.Context, call Call, key string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
+	ctx = withCall(ctx, call)
+	event := audit.Event{Action: string(authz.Encrypt), Key: key}
+	answer, err := func() (*Encrypted, error) {
+		cmk, err := b.authorize(call.Caller, authz.Encrypt, key, encryptionContext)
+		if err != nil {
+			return nil, err
+		}
+		event.KeyID = cmk.KeyID
+		if len(plaintext) > kmsapi.MaxPlaintext {
+			return nil, failure.New(failure.Invalid, "PLAINTEXT_SIZE", "the plaintext has %d bytes, KMS encrypts at most %d",
+				len(plaintext), kmsapi.MaxPlaintext).
+				WithHint("encrypt the data with a data key and the data key with KMS")
+		}
+		resp, err := b.Endpoint.KMS.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: cmk.KeyID, Plaintext: plaintext, Context: encryptionContext})
+		if err != nil {
+			return nil, err
+		}
+		event.RequestID = resp.RequestID
+		if err := sameCMK(resp.KeyID, cmk); err != nil {
+			return nil, err
+		}
+		return &Encrypted{Key: key, KeyID: resp.KeyID, KeyVersionID: resp.KeyVersionID, CiphertextBlob: resp.CiphertextBlob, RequestID: resp.RequestID}, nil
+	}()
+	if err := b.finish(ctx, event, err); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// Encrypted is the answer of Encrypt.
+type Encrypted struct {
+	Key            string
+	KeyID          string
+	KeyVersionID   string
+	CiphertextBlob string
+	RequestID      string
+}
+
+// DataKey is the answer of GenerateDataKey. The caller wipes Plaintext.
+type DataKey struct {
+	Encrypted
+	Plaintext []byte // nil when it was not asked for
+}
+
+// GenerateDataKey has KMS make a random data key of 1 to [kmsapi.MaxDataKey]
+// bytes (0 means 32) under the current CMK of a key.
+func (b *Broker) GenerateDataKey(ctx context.Context, call Call, key string, bytes int, encryptionContext map[string]string, withPlaintext bool) (*DataKey, error) {
+	op, generate := authz.GenerateDataKey, b.Endpoint.KMS.GenerateDataKey
+	if !withPlaintext {
+		op, generate = authz.GenerateDataKeyWithoutPlaintext, b.Endpoint.KMS.GenerateDataKeyWithoutPlaintext
+	}
+	ctx = withCall(ctx, call)
+	event := audit.Event{Action: string(op), Key: key}
+	answer, err := func() (*DataKey, error) {
+		cmk, err := b.authorize(call.Caller, op, key, encryptionContext)
+		if err != nil {
+			return nil, err
+		}
+		event.KeyID = cmk.KeyID
+		if bytes < 0 || bytes > kmsapi.MaxDataKey {
+			return nil, failure.New(failure.Invalid, "DATA_KEY_SIZE", "a data key has 1 to %d bytes, not %d", kmsapi.MaxDataKey, bytes)
+		}
+		resp, err := generate(ctx, kmsapi.DataKeyRequest{KeyID: cmk.KeyID, Bytes: bytes, Context: encryptionContext})
+		if err != nil {
+			return nil, err
+		}
+		event.RequestID = resp.RequestID
+		if err := sameCMK(resp.KeyID, cmk); err != nil {
+			clear(resp.Plaintext)
+			return nil, err
+		}
+		encrypted := Encrypted{Key: key, KeyID: resp.KeyID, KeyVersionID: resp.KeyVersionID, CiphertextBlob: resp.CiphertextBlob, RequestID: resp.RequestID}
+		return &DataKey{Encrypted: encrypted, Plaintext: resp.Plaintext}, nil
+	}()
+	if err := b.finish(ctx, event, err); err != nil {
+		if answer != nil {
+			clear(answer.Plaintext)
+		}
+		return nil, err
+	}
+	return answer, nil
+}
+
+// sameCMK refuses an answer about another CMK than the one that was asked for.
+func sameCMK(answered string, asked *keyring.CMK) error {
+	if answered != asked.KeyID {
+		return failure.New(failure.Corrupt, "CMK_FOREIGN", "KMS answered for CMK %.80s instead of %s", answered, asked.KeyID)
+	}
+	return nil
+}
+
+// authorize checks a caller's right to a named key and returns its current CMK.
+// Whether a key exists is nobody's business who has no grant on its name.
+func (b *Broker) authorize(caller authz.Caller, op authz.Operation, name string, encryptionContext map[string]string) (*keyring.CMK, error) {
+	if err := checkContext(encryptionContext); err != nil {
+		return nil, err
+	}
+	if !b.policy.Load().Allows(caller, op, name) {
+		return nil, denied(caller, op, name)
+	}
+	key, err := b.Keyring.Key(name)
+	if err != nil {
+		return nil, err
+	}
+	return key.Current(), nil
+}
+
+func denied(caller authz.Caller, op authz.Operation, name string) error {
+	what := "any key"
+	if name != "" {
+		what = "key " + quoteName(name)
+	}
+	return failure.New(failure.Denied, "NO_GRANT", "no grant lets %s %s with %s", caller, op, what).
+		WithHint("an administrator can add a [[grant]] to the configuration of kmsbrokerd")
+}
+
+func quoteName(name string) string {
+	if keyring.CheckName(name) != nil {
+		return "of that name"
+	}
+	return "\"" + name + "\""
+}
+
+func checkContext(encryptionContext map[string]string) error {
+	for name := range encryptionContext {
+		if strings.HasPrefix(name, reservedContext) {
+			return failure.New(failure.Denied, "RESERVED_CONTEXT",
+				"encryption context entries that begin %q are the broker's own", reservedContext).
+				WithHint("rename the entry")
+		}
+	}
+	return nil
+}

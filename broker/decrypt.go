@@ -1,0 +1,89 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/kmsbroker/kmsbroker/broker/audit"
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/kmsapi"
+)
+
+// Decrypted is the answer of Decrypt. The caller wipes Plaintext.
+type Decrypted struct {
+	Key          string
+	KeyID        string
+	KeyVersionID string
+	Plaintext    []byte
+	RequestID    string
+}
+
+// Decrypt opens a ciphertext blob.
+//
+// KMS finds the CMK from the blob, which nobody else can read, and opens
+// whatever the broker's own RAM user may open. So the caller is authorized
+// twice: before the call for the key it names (or, naming none, for some key of
+// the region), and afterwards for the key that the CMK in the answer belongs
+// to. When the second answer is no, the plaintext is wiped and the refusal says
+// nothing about the blob.
+func (b *Broker) Decrypt(ctx context.Context, call Call, key, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
+	ctx = withCall(ctx, call)
+	event := audit.Event{Action: string(authz.Decrypt), Key: key}
+	answer, err := func() (*Decrypted, error) {
+		if err := b.authorizeDecrypt(call.Caller, key, encryptionContext); err != nil {
+			return nil, err
+		}
+		if ciphertextBlob == "" {
+			return nil, failure.New(failure.Invalid, "CIPHERTEXT", "the ciphertext is empty")
+		}
+		resp, err := b.Endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: ciphertextBlob, Context: encryptionContext})
+		if err != nil {
+			return nil, err
+		}
+		event.KeyID, event.RequestID = resp.KeyID, resp.RequestID
+		owner, err := b.authorizeAnswer(call.Caller, key, resp.KeyID)
+		if err != nil {
+			clear(resp.Plaintext)
+			return nil, err
+		}
+		event.Key = owner.Name
+		return &Decrypted{Key: owner.Name, KeyID: resp.KeyID, KeyVersionID: resp.KeyVersionID, Plaintext: resp.Plaintext, RequestID: resp.RequestID}, nil
+	}()
+	if err := b.finish(ctx, event, err); err != nil {
+		if answer != nil {
+			clear(answer.Plaintext)
+		}
+		return nil, err
+	}
+	return answer, nil
+}
+
+func (b *Broker) authorizeDecrypt(caller authz.Caller, name string, encryptionContext map[string]string) error {
+	if name != "" {
+		_, err := b.authorize(caller, authz.Decrypt, name, encryptionContext)
+		return err
+	}
+	if err := checkContext(encryptionContext); err != nil {
+		return err
+	}
+	policy := b.policy.Load()
+	for _, key := range b.Keyring.Keys() {
+		if policy.Allows(caller, authz.Decrypt, key.Name) {
+			return nil
+		}
+	}
+	return denied(caller, authz.Decrypt, "")
+}
+
+// authorizeAnswer returns the key that a CMK belongs to, in any generation, if
+// the caller may decrypt with it and it is the one that was named.
+func (b *Broker) authorizeAnswer(caller authz.Caller, named, keyID string) (*keyring.Key, error) {
+	owner, ok := b.Keyring.ByCMK(keyID)
+	if !ok || (named != "" && owner.Name != named) || !b.policy.Load().Allows(caller, authz.Decrypt, owner.Name) {
+		return nil, failure.New(failure.Denied, "FOREIGN_CIPHERTEXT",
+			"the ciphertext was not made with a key that %s may decrypt with", caller).
+			WithHint("check that the ciphertext and the key belong together")
+	}
+	return owner, nil
+}

@@ -1,0 +1,85 @@
+// Package app is the application door: gRPC kmsbroker.v1.Crypto on kms.sock.
+package app
+
+import (
+	"context"
+
+	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
+	"github.com/kmsbroker/kmsbroker/broker"
+	"github.com/kmsbroker/kmsbroker/broker/serve"
+)
+
+// Door names this door in the audit trail.
+const Door = "application"
+
+// Server implements kmsbroker.v1.Crypto on the core.
+type Server struct {
+	v1.UnimplementedCryptoServer
+	core *broker.Broker
+}
+
+// New makes the door to a core.
+func New(core *broker.Broker) *Server { return &Server{core: core} }
+
+func call(ctx context.Context) (broker.Call, error) {
+	caller, err := serve.CallerOf(ctx)
+	return broker.Call{Caller: caller, Door: Door}, err
+}
+
+// Encrypt implements v1.CryptoServer.
+func (s *Server) Encrypt(ctx context.Context, req *v1.EncryptRequest) (*v1.EncryptResponse, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(req.GetPlaintext())
+	answer, err := s.core.Encrypt(ctx, from, req.GetKey(), req.GetPlaintext(), req.GetEncryptionContext())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.EncryptResponse{
+		Key: answer.Key, KeyId: answer.KeyID, KeyVersionId: answer.KeyVersionID,
+		CiphertextBlob: answer.CiphertextBlob, RequestId: answer.RequestID,
+	}, nil
+}
+
+// Decrypt implements v1.CryptoServer.
+func (s *Server) Decrypt(ctx context.Context, req *v1.DecryptRequest) (*v1.DecryptResponse, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.core.Decrypt(ctx, from, req.GetKey(), req.GetCiphertextBlob(), req.GetEncryptionContext())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.DecryptResponse{
+		Key: answer.Key, KeyId: answer.KeyID, KeyVersionId: answer.KeyVersionID,
+		Plaintext: answer.Plaintext, RequestId: answer.RequestID,
+	}, nil
+}
+
+// GenerateDataKey implements v1.CryptoServer.
+func (s *Server) GenerateDataKey(ctx context.Context, req *v1.GenerateDataKeyRequest) (*v1.GenerateDataKeyResponse, error) {
+	return s.generate(ctx, req, true)
+}
+
+// GenerateDataKeyWithoutPlaintext implements v1.CryptoServer.
+func (s *Server) GenerateDataKeyWithoutPlaintext(ctx context.Context, req *v1.GenerateDataKeyRequest) (*v1.GenerateDataKeyResponse, error) {
+	return s.generate(ctx, req, false)
+}
+
+func (s *Server) generate(ctx context.Context, req *v1.GenerateDataKeyRequest, withPlaintext bool) (*v1.GenerateDataKeyResponse, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.core.GenerateDataKey(ctx, from, req.GetKey(), int(req.GetNumberOfBytes()), req.GetEncryptionContext(), withPlaintext)
+	if err != nil {
+		return nil, err
+	}
+	return &v1.GenerateDataKeyResponse{
+		Key: answer.Key, KeyId: answer.KeyID, KeyVersionId: answer.KeyVersionID,
+		Plaintext: answer.Plaintext, CiphertextBlob: answer.CiphertextBlob, RequestId: answer.RequestID,
+	}, nil
+}

@@ -1,0 +1,171 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/failure"
+)
+
+// socketDir returns a directory whose path is short enough for a socket.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestListenHasItsModeFromTheStart(t *testing.T) {
+	dir := socketDir(t)
+	for _, mode := range []os.FileMode{0o600, 0o660, 0o666} {
+		path := filepath.Join(dir, mode.String())
+		listener, err := Listen(t.Context(), SocketConfig{Path: path, Mode: mode, GID: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode || info.Mode().Type() != os.ModeSocket {
+			t.Errorf("mode %v, %v; want %v", info.Mode(), err, mode)
+		}
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestListenReplacesOnlyTheDead(t *testing.T) {
+	dir := socketDir(t)
+	path := filepath.Join(dir, "s")
+	config := SocketConfig{Path: path, Mode: 0o600, GID: -1}
+	alive, err := Listen(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(t.Context(), config); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("over a live socket: %v", err)
+	}
+	alive.Close() // the name stays, as after a crash
+	next, err := Listen(t.Context(), config)
+	if err != nil {
+		t.Fatalf("over a dead socket: %v", err)
+	}
+	next.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(t.Context(), SocketConfig{Path: file, Mode: 0o600, GID: -1}); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("over a file: %v", err)
+	}
+	if content, err := os.ReadFile(file); err != nil || string(content) != "precious" {
+		t.Errorf("the file was touched: %q, %v", content, err)
+	}
+}
+
+// TestEveryKindHasACode also holds that no two kinds look alike from outside.
+func TestEveryKindHasACode(t *testing.T) {
+	seen := map[codes.Code]failure.Kind{}
+	for _, kind := range failure.Kinds() {
+		f := failure.New(kind, "A_REASON", "it went wrong").WithHint("do this")
+		f.RequestID = "r-1"
+		s := status.Convert(Status(f))
+		if other, twice := seen[s.Code()]; twice || s.Code() == codes.OK || s.Code() == codes.Unknown {
+			t.Errorf("kind %v has code %v, as has %v", kind, s.Code(), other)
+		}
+		seen[s.Code()] = kind
+		info, ok := s.Details()[0].(*errdetails.ErrorInfo)
+		if !ok || info.GetReason() != "A_REASON" || info.GetDomain() != ErrorDomain ||
+			info.GetMetadata()["hint"] != "do this" || info.GetMetadata()["request_id"] != "r-1" {
+			t.Errorf("kind %v carries %v", kind, s.Details())
+		}
+	}
+	if code := status.Code(Status(errors.New("x"))); code != codes.Internal {
+		t.Errorf("an error without a kind has code %v", code)
+	}
+}
+
+// health is a service that tells what it was asked by whom.
+type health struct {
+	grpc_health_v1.UnimplementedHealthServer
+	check func(context.Context) error
+}
+
+func (h health) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	return &grpc_health_v1.HealthCheckResponse{}, h.check(ctx)
+}
+
+// ask starts a server with one handler on a socket and calls it.
+func ask(t *testing.T, check func(context.Context) error) error {
+	t.Helper()
+	path := filepath.Join(socketDir(t), "s")
+	listener, err := Listen(t.Context(), SocketConfig{Path: path, Mode: 0o600, GID: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(slog.New(slog.DiscardHandler))
+	grpc_health_v1.RegisterHealthServer(server, health{check: check})
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	defer func() { server.Stop(); <-done }()
+	conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	return err
+}
+
+func TestCallerComesFromTheKernel(t *testing.T) {
+	var got authz.Caller
+	err := ask(t, func(ctx context.Context) (err error) {
+		got, err = CallerOf(ctx)
+		return err
+	})
+	want := authz.Caller{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid())}
+	if err != nil || got != want {
+		t.Errorf("caller %v, %v; want %v", got, err, want)
+	}
+}
+
+func TestCallerWithoutCredentialsIsNobody(t *testing.T) {
+	if caller, err := CallerOf(t.Context()); err == nil {
+		t.Errorf("a call from nowhere has the caller %v", caller)
+	}
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	if caller, err := PeerOf(a); err == nil {
+		t.Errorf("a pipe has the caller %v", caller)
+	}
+}
+
+func TestPanicEndsOneCall(t *testing.T) {
+	err := ask(t, func(context.Context) error { panic("secret value") })
+	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "secret value") {
+		t.Errorf("a panic became %v", err)
+	}
+}

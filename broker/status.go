@@ -1,0 +1,76 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/hsm"
+)
+
+// Status is how the broker is, for administrators.
+type Status struct {
+	Version    string
+	StartedAt  time.Time
+	InstanceID string
+	URL        string
+	Region     string
+	Genuine    bool
+	Backends   []backend.Status
+	Keys       int
+	Unfinished []*keyring.Import
+	AuditSeq   uint64
+	AuditHead  string
+	AuditErr   error // set while the trail cannot be written
+}
+
+// Status gathers what is known without asking anybody outside.
+func (b *Broker) Status() Status {
+	seq, head := b.Audit.Head()
+	return Status{
+		Version: b.Version, StartedAt: b.startedAt, InstanceID: b.Keyring.InstanceID(),
+		URL: b.Endpoint.URL, Region: b.Endpoint.Region, Genuine: b.Endpoint.Genuine,
+		Backends: b.Backends.Status(), Keys: len(b.Keyring.Keys()), Unfinished: b.Keyring.Imports(),
+		AuditSeq: seq, AuditHead: head, AuditErr: b.Audit.Err(),
+	}
+}
+
+// BackendKey is a key in an HSM and, when it is the material of one of ours,
+// the name of that.
+type BackendKey struct {
+	hsm.Key
+	Name string
+}
+
+// BackendKeys lists the keys that a backend's role can see.
+func (b *Broker) BackendKeys(ctx context.Context, name string) ([]BackendKey, error) {
+	token, err := b.token(name)
+	if err != nil {
+		return nil, err
+	}
+	found, err := token.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours := b.Keyring.Keys()
+	keys := make([]BackendKey, len(found))
+	for i, key := range found {
+		keys[i].Key = key
+		for _, k := range ours {
+			if k.UsesHSMKey(name, key.ID) {
+				keys[i].Name = k.Name
+			}
+		}
+	}
+	return keys, nil
+}
+
+// Backend returns the status of one backend.
+func (b *Broker) Backend(name string) (backend.Status, error) {
+	found, err := b.Backends.Get(name)
+	if err != nil {
+		return backend.Status{}, err
+	}
+	return found.Status(), nil
+}

@@ -1,0 +1,107 @@
+// Package client lets a local application encrypt and decrypt through
+// kmsbrokerd. There is no login and no secret: the daemon asks the kernel who
+// holds the other end of the socket, and its grants decide.
+//
+//	c, err := client.New("")
+//	...
+//	defer c.Close()
+//	sealed, err := c.Encrypt(ctx, "payments", secret, nil)
+//	...
+//	opened, err := c.Decrypt(ctx, sealed.CiphertextBlob, nil)
+package client
+
+import (
+	"context"
+
+	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
+)
+
+// DefaultSocket is where the packaged daemon listens for applications.
+const DefaultSocket = "/run/kmsbroker/kms.sock"
+
+// Client speaks to the application socket. Its methods may be called
+// concurrently; every failure is an [*Error].
+type Client struct {
+	conn   *Conn
+	crypto v1.CryptoClient
+}
+
+// New returns a client of the socket at path, or at DefaultSocket when path is
+// empty. It connects at the first call, and again when the daemon was
+// restarted.
+func New(path string) (*Client, error) {
+	if path == "" {
+		path = DefaultSocket
+	}
+	conn, err := Dial(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{conn: conn, crypto: v1.NewCryptoClient(conn)}, nil
+}
+
+// Close drops the connection. Calls in flight fail.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Encrypted is what Encrypt made.
+type Encrypted struct {
+	Key            string // the broker's name of the key
+	KeyID          string // the CMK behind it
+	CiphertextBlob string // base64, opaque; keep it, it is all that Decrypt needs
+	RequestID      string // Alibaba Cloud's
+}
+
+// Encrypt encrypts up to 6144 bytes with a key. The encryption context is
+// authenticated but not stored: Decrypt needs the same entries.
+func (c *Client) Encrypt(ctx context.Context, key string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
+	answer, err := c.crypto.Encrypt(ctx, &v1.EncryptRequest{Key: key, Plaintext: plaintext, EncryptionContext: encryptionContext})
+	if err != nil {
+		return nil, c.conn.Error(err)
+	}
+	return &Encrypted{
+		Key: answer.GetKey(), KeyID: answer.GetKeyId(), CiphertextBlob: answer.GetCiphertextBlob(), RequestID: answer.GetRequestId(),
+	}, nil
+}
+
+// Decrypted is what Decrypt opened.
+type Decrypted struct {
+	Key       string
+	KeyID     string
+	Plaintext []byte
+	RequestID string
+}
+
+// Decrypt opens a blob that Encrypt made with any key the caller may decrypt
+// with.
+func (c *Client) Decrypt(ctx context.Context, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
+	return c.DecryptWith(ctx, "", ciphertextBlob, encryptionContext)
+}
+
+// DecryptWith is Decrypt, refused unless the named key made the blob.
+func (c *Client) DecryptWith(ctx context.Context, key, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
+	answer, err := c.crypto.Decrypt(ctx, &v1.DecryptRequest{
+		Key: key, CiphertextBlob: ciphertextBlob, EncryptionContext: encryptionContext,
+	})
+	if err != nil {
+		return nil, c.conn.Error(err)
+	}
+	return &Decrypted{
+		Key: answer.GetKey(), KeyID: answer.GetKeyId(), Plaintext: answer.GetPlaintext(), RequestID: answer.GetRequestId(),
+	}, nil
+}
+
+// DataKey is a key to encrypt data with, and itself encrypted.
+type DataKey struct {
+	Encrypted
+	Plaintext []byte // wipe it after use; nil from GenerateDataKeyWithoutPlaintext
+}
+
+// GenerateDataKey makes a random data key of 1 to 1024 bytes under a key.
+func (c *Client) GenerateDataKey(ctx context.Context, key string, bytes int, encryptionContext map[string]string) (*DataKey, error) {
+	return c.dataKey(ctx, c.crypto.GenerateDataKey, key, bytes, encryptionContext)
+}
+
+// GenerateDataKeyWithoutPlaintext makes a data key for somebody else to open.
+func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, key string, bytes int, encryptionContext map[string]string) (*DataKey, error) {
+	return c.dataKey(ctx, c.crypto.GenerateDataKeyWithoutPlaintext, key, bytes, encryptionContext)
+}

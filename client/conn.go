@@ -1,0 +1,79 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// Conn is a connection to one of the daemon's gRPC sockets. Most programs want
+// [New]; Dial is for those that speak kmsbroker.v1 themselves.
+type Conn struct {
+	*grpc.ClientConn
+	path     string
+	dialFail atomic.Pointer[error] // why the last attempt to connect failed
+}
+
+// Dial returns a connection to the socket at path. It connects at the first
+// call.
+func Dial(path string) (*Conn, error) {
+	c := &Conn{path: path}
+	conn, err := grpc.NewClient("passthrough:///kmsbroker",
+		grpc.WithContextDialer(c.dial),
+		// The kernel vouches for both ends of a Unix socket.
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	c.ClientConn = conn
+	return c, nil
+}
+
+func (c *Conn) dial(ctx context.Context, _ string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.path)
+	if err != nil {
+		c.dialFail.Store(&err)
+		return nil, err
+	}
+	c.dialFail.Store(nil)
+	return conn, nil
+}
+
+// Error turns the error of a gRPC call on this connection into an [*Error].
+func (c *Conn) Error(err error) error {
+	if err == nil {
+		return nil
+	}
+	s := status.Convert(err)
+	e := &Error{Code: s.Code(), Message: s.Message(), Err: err}
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
+			e.Reason, e.Hint, e.RequestID = info.GetReason(), info.GetMetadata()["hint"], info.GetMetadata()["request_id"]
+			return e
+		}
+	}
+	if e.Code != codes.Unavailable {
+		return e
+	}
+	// Nobody answered: say why in the kernel's words, not gRPC's.
+	e.Reason, e.Message, e.Hint = ReasonUnreachable, "kmsbrokerd does not answer on "+c.path, "is it running? `systemctl status kmsbrokerd`"
+	if cause := c.dialFail.Load(); cause != nil {
+		e.Err = *cause
+		e.Message = "cannot reach kmsbrokerd: " + rootCause(*cause) + ": " + c.path
+	}
+	return e
+}
+
+func rootCause(err error) string {
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
+		err = next
+	}
+	return err.Error()
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/emulator"
+)
+
+// The root access key of the emulator comes from the variables that Alibaba's
+// own tools read, so that it is on no command line.
+const (
+	accessKeyIDVariable     = "ALIBABA_CLOUD_ACCESS_KEY_ID"
+	accessKeySecretVariable = "ALIBABA_CLOUD_ACCESS_KEY_SECRET"
+)
+
+func (c *ctl) emulatorCommand() *cobra.Command {
+	var config emulator.RunConfig
+	var quota string
+	cmd := &cobra.Command{
+		Use:   "emulator --listen HOST:PORT",
+		Short: "Run an Alibaba Cloud KMS on this machine, for tests and development",
+		Long: `Run an emulator of Alibaba Cloud KMS in the foreground. It speaks the service's
+own protocol, so official SDKs work with it unchanged, and it really keeps keys. Its
+root access key is taken from ` + accessKeyIDVariable + ` and
+` + accessKeySecretVariable + `. Key material is kept in clear: never
+give it a key that matters.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if quota != "on" && quota != "off" {
+				return usagef("--quota is on or off, not %q", quota)
+			}
+			config.Quota = quota == "on"
+			config.AccessKeyID, config.AccessKeySecret = os.Getenv(accessKeyIDVariable), os.Getenv(accessKeySecretVariable)
+			if config.AccessKeyID == "" || config.AccessKeySecret == "" {
+				return usagef("set %s and %s to the root access key that the emulator shall have", accessKeyIDVariable, accessKeySecretVariable)
+			}
+			if (config.CertFile == "") != (config.KeyFile == "") {
+				return usagef("--tls-cert and --tls-key go together")
+			}
+			return emulator.Run(cmd.Context(), config, c.stdout, slog.New(slog.NewTextHandler(c.stderr, nil)))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&config.Listen, "listen", "127.0.0.1:8770", "address to listen on; port 0 takes a free one")
+	flags.StringVar(&config.CertFile, "tls-cert", "", "PEM certificate, to serve HTTPS")
+	flags.StringVar(&config.KeyFile, "tls-key", "", "PEM private key of the certificate")
+	flags.StringVar(&config.StateDir, "state", "", "directory to keep the keys in (default: memory)")
+	flags.StringArrayVar(&config.Regions, "region", []string{"cn-hangzhou"}, "region to serve; may be repeated, the first is the default")
+	flags.StringVar(&quota, "quota", "on", "enforce the quotas of an account: on or off")
+	flags.IntVar(&config.MaxKeys, "max-keys", 200, "CMKs that an account may have in a region, while quotas are on")
+	return cmd
+}

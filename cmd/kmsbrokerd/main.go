@@ -1,0 +1,64 @@
+// Command kmsbrokerd is the daemon: it keeps HSM backends running, imports
+// their keys into Alibaba Cloud KMS, and encrypts for local applications.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/kmsbroker/kmsbroker/broker/config"
+)
+
+// version is set by the Makefile.
+var version = "dev"
+
+const (
+	exitFailed = 1
+	exitConfig = 2 // wrong flags or configuration
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("kmsbrokerd", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	path := flags.String("config", "/etc/kmsbroker/kmsbrokerd.toml", "configuration `file`")
+	checkOnly := flags.Bool("check-config", false, "check the configuration, print every mistake and exit")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return exitConfig
+	case flags.NArg() > 0:
+		fmt.Fprintf(stderr, "kmsbrokerd: unexpected argument %q\n", flags.Arg(0))
+		return exitConfig
+	case *showVersion:
+		fmt.Fprintln(stdout, "kmsbrokerd", version)
+		return 0
+	}
+	cfg, err := config.Load(*path)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitConfig
+	}
+	if *checkOnly {
+		fmt.Fprintf(stdout, "%s: ok\n", *path)
+		return 0
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx, cfg, log); err != nil {
+		log.Error("kmsbrokerd stopped", "error", err)
+		return exitFailed
+	}
+	return 0
+}
