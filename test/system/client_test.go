@@ -7,12 +7,13 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/kmsbroker/kmsbroker/client"
+	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
 // TestClient uses the Go package the way an application does, across a restart
 // of the daemon.
 func TestClient(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	daemon := s.Start()
 	key := s.Import("app-1")
 	c, err := client.New(s.Application())

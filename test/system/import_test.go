@@ -14,13 +14,14 @@ import (
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/kmsapi"
+	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
 // TestImport is the main job: a key born in the HSM becomes an Enabled CMK, and
 // what KMS received is, opened independently with the emulator's private key,
 // the HSM's key.
 func TestImport(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	var mu sync.Mutex
 	var wrapped, token string
 	s.Intercept(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
@@ -36,14 +37,14 @@ func TestImport(t *testing.T) {
 
 	r := s.Ctl(s.Control(), "-o", "json", "key", "import", "app-payments", "--backend", "hsm",
 		"--alias", "alias/payments", "--description", "card numbers", "--expires", "90d")
-	var key Key
+	var key stage.Key
 	s.Must(r, &key)
 	for _, step := range []string{"plan", "generate", "create", "parameters", "wrap", "import", "verify", "alias"} {
 		if !strings.Contains(r.Stderr, "ok  "+step) {
 			t.Errorf("progress lacks step %s:\n%s", step, r.Stderr)
 		}
 	}
-	if key.Name != "app-payments" || key.State != "Enabled" || key.Region != region || key.Backend != "hsm" ||
+	if key.Name != "app-payments" || key.State != "Enabled" || key.Region != stage.Region || key.Backend != "hsm" ||
 		key.Alias != "alias/payments" || key.MaterialExpiresAt == nil || key.CreatedAt == "" ||
 		!strings.HasSuffix(key.ARN, ":key/"+key.KeyID) {
 		t.Errorf("key: %+v", key)
@@ -82,7 +83,7 @@ func TestImport(t *testing.T) {
 }
 
 func TestEncryptAndDecrypt(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	s.Start()
 	key := s.Import("app-1")
 	plaintext := make([]byte, 6144) // the largest that KMS takes
@@ -105,12 +106,12 @@ func TestEncryptAndDecrypt(t *testing.T) {
 }
 
 func TestKeyLife(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	s.Start()
 	first := s.Import("app-1")
 	verb := func(want string, args ...string) {
 		t.Helper()
-		var key Key
+		var key stage.Key
 		s.Must(s.Ctl(s.Control(), append([]string{"-o", "json", "key"}, args...)...), &key)
 		if key.State != want || key.KeyID != first.KeyID || key.HSMKeyID != first.HSMKeyID {
 			t.Errorf("%v: %+v, want state %s", args, key, want)
@@ -137,7 +138,7 @@ func TestKeyLife(t *testing.T) {
 	if len(verified.Checks) != 3 {
 		t.Errorf("verify: %+v", verified)
 	}
-	var keys []Key
+	var keys []stage.Key
 	s.Must(s.Ctl(s.Control(), "-o", "json", "key", "list"), &keys)
 	if len(keys) != 1 || keys[0].State != "Enabled" {
 		t.Errorf("list: %+v", keys)
@@ -147,7 +148,7 @@ func TestKeyLife(t *testing.T) {
 // TestForeignEndpoint: whoever runs the endpoint receives the key, so one that
 // is not Alibaba's gets nothing without permission, and nothing is generated.
 func TestForeignEndpoint(t *testing.T) {
-	s := NewStage(t, Options{NoForeign: true})
+	s := stage.New(t, stage.Options{NoForeign: true})
 	s.Start()
 	s.Refused(s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm"), 4, "not verified TLS", "allow_foreign_endpoint")
 	var inHSM []any
@@ -165,7 +166,7 @@ func TestForeignEndpoint(t *testing.T) {
 func TestInterruptedImport(t *testing.T) {
 	for _, action := range []string{"CreateKey", "GetParametersForImport", "ImportKeyMaterial", "Encrypt", "CreateAlias"} {
 		t.Run(action, func(t *testing.T) {
-			s := NewStage(t, Options{})
+			s := stage.New(t, stage.Options{})
 			reached, release := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			s.Intercept(func(_ http.ResponseWriter, r *http.Request, kms http.Handler) bool {
@@ -183,7 +184,7 @@ func TestInterruptedImport(t *testing.T) {
 				return false
 			})
 			daemon := s.Start()
-			cut := make(chan Result, 1)
+			cut := make(chan stage.Result, 1)
 			go func() {
 				cut <- s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm", "--alias", "alias/one")
 			}()

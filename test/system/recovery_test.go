@@ -3,12 +3,14 @@ package system
 import (
 	"syscall"
 	"testing"
+
+	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
 // TestKilledPlugin: a crash in the vendor library costs the calls in flight and
 // nothing else.
 func TestKilledPlugin(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	s.Start()
 	s.Import("app-1")
 	before := s.Backend()
@@ -24,7 +26,7 @@ func TestKilledPlugin(t *testing.T) {
 
 // TestKilledDaemon: its plugins end with it, and the next one takes over.
 func TestKilledDaemon(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	daemon := s.Start()
 	s.Import("app-1")
 	plugin := s.Backend().PID

@@ -12,12 +12,13 @@ import (
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/kmsapi"
+	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
 // TestForeignCiphertext: the broker's own RAM user can open every CMK of the
 // account, the broker's callers only theirs.
 func TestForeignCiphertext(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	s.Start()
 	s.Import("app-mine")
 	s.Import("theirs")
@@ -26,7 +27,7 @@ func TestForeignCiphertext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs := s.keyID("theirs")
+	theirs := keyID(s, "theirs")
 	for name, keyID := range map[string]string{"a CMK that is not the broker's": foreign.KeyID, "a key without a grant": theirs} {
 		t.Run(name, func(t *testing.T) {
 			sealed, err := kms.Encrypt(t.Context(), kmsapi.EncryptRequest{KeyID: keyID, Plaintext: []byte("their secret")})
@@ -45,44 +46,34 @@ func TestForeignCiphertext(t *testing.T) {
 			}
 		})
 	}
-	if audit := s.read("state/audit/audit.log"); !strings.Contains(audit, `"reason":"FOREIGN_CIPHERTEXT"`) || !strings.Contains(audit, `"outcome":"denied"`) {
+	if audit := s.Read("state/audit/audit.log"); !strings.Contains(audit, `"reason":"FOREIGN_CIPHERTEXT"`) || !strings.Contains(audit, `"outcome":"denied"`) {
 		t.Errorf("the refusal is not in the audit trail:\n%s", audit)
 	}
 }
 
-func (s *Stage) keyID(name string) string {
-	s.t.Helper()
-	var key Key
+func keyID(s *stage.Stage, name string) string {
+	var key stage.Key
 	s.Must(s.Ctl(s.Control(), "-o", "json", "key", "show", name), &key)
 	return key.KeyID
 }
 
-func (s *Stage) read(name string) string {
-	s.t.Helper()
-	content, err := os.ReadFile(s.path(name))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return string(content)
-}
-
 func TestBadInput(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	s.Start()
 	s.Import("app-1")
 	s.Import("vault")
 	sealed := s.CtlInput([]byte("hello"), s.Application(), "encrypt", "--key", "app-1", "--context", "a=1")
 	s.Must(sealed, nil)
 	blob := strings.TrimSpace(sealed.Stdout)
-	encrypt := func(input string, args ...string) Result {
+	encrypt := func(input string, args ...string) stage.Result {
 		return s.CtlInput([]byte(input), s.Application(), append([]string{"encrypt"}, args...)...)
 	}
-	decrypt := func(input string, args ...string) Result {
+	decrypt := func(input string, args ...string) stage.Result {
 		return s.CtlInput([]byte(input), s.Application(), append([]string{"decrypt"}, args...)...)
 	}
 	tests := []struct {
 		name   string
-		result Result
+		result stage.Result
 		status int
 		words  []string
 	}{
@@ -106,7 +97,7 @@ func TestBadInput(t *testing.T) {
 		{"import with an unknown algorithm", s.Ctl(s.Control(), "key", "import", "app-2", "--backend", "hsm", "--wrapping-algorithm", "RSA"), 1, []string{"RSAES_OAEP_SHA_256"}},
 		{"import with what the HSM cannot do", s.Ctl(s.Control(), "key", "import", "app-2", "--backend", "hsm", "--wrapping-algorithm", "RSAES_OAEP_SHA_256"), 1, []string{"HSM token does RSAES_OAEP_SHA_1", "KMS endpoint accepts"}},
 		{"import that has expired", s.Ctl(s.Control(), "key", "import", "app-2", "--backend", "hsm", "--expires", "2020-01-01T00:00:00Z"), 1, []string{"has passed"}},
-		{"import into another region", s.Ctl(s.Control(), "key", "import", "app-2", "--backend", "hsm", "--region", "eu-central-1"), 1, []string{"eu-central-1", region}},
+		{"import into another region", s.Ctl(s.Control(), "key", "import", "app-2", "--backend", "hsm", "--region", "eu-central-1"), 1, []string{"eu-central-1", stage.Region}},
 		{"a bad alias", s.Ctl(s.Control(), "key", "import", "app-2", "--backend", "hsm", "--alias", "payments"), 1, []string{"alias/NAME"}},
 		{"a mistyped noun", s.Ctl(s.Control(), "keys", "list"), 2, []string{"keys"}},
 		{"a mistyped verb", s.Ctl(s.Control(), "key", "lst"), 2, []string{"lst"}},
@@ -123,9 +114,9 @@ func TestBadInput(t *testing.T) {
 // TestWrongPIN: one login attempt and never another one, not even when the PIN
 // would be right by then.
 func TestWrongPIN(t *testing.T) {
-	s := NewStage(t, Options{PIN: "not-the-pin"})
+	s := stage.New(t, stage.Options{PIN: "not-the-pin"})
 	daemon := s.Start()
-	if err := daemon.log.wait(t.Context(), "backend blocked", daemon.done); err != nil {
+	if err := daemon.Wait("backend blocked"); err != nil {
 		t.Fatal(err)
 	}
 	s.Refused(s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm"), 1, "CKR_PIN_INCORRECT", "not tried again")
@@ -137,7 +128,7 @@ func TestWrongPIN(t *testing.T) {
 		t.Errorf("backend: %+v", b)
 	}
 	s.Refused(s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm"), 1, "CKR_PIN_INCORRECT")
-	if strings.Contains(daemon.log.String(), "not-the-pin") {
+	if strings.Contains(daemon.Log.String(), "not-the-pin") {
 		t.Error("the PIN is in the log")
 	}
 }
@@ -151,18 +142,18 @@ func TestUnusableBackend(t *testing.T) {
 	}
 	tests := []struct {
 		name  string
-		opts  Options
+		opts  stage.Options
 		words []string
 	}{
-		{"PIN file missing", Options{NoPINFile: true}, []string{"PIN file", "does not exist"}},
-		{"token absent", Options{Label: "no-such-token"}, []string{"no-such-token"}},
-		{"library absent", Options{Settings: map[string]string{"library": "/nonexistent/lib.so"}}, []string{"/nonexistent/lib.so"}},
-		{"library is something else", Options{Settings: map[string]string{"library": text}}, []string{text}},
-		{"setting with a typo", Options{Settings: map[string]string{"librray": "/x"}}, []string{"librray"}},
+		{"PIN file missing", stage.Options{NoPINFile: true}, []string{"PIN file", "does not exist"}},
+		{"token absent", stage.Options{Label: "no-such-token"}, []string{"no-such-token"}},
+		{"library absent", stage.Options{Settings: map[string]string{"library": "/nonexistent/lib.so"}}, []string{"/nonexistent/lib.so"}},
+		{"library is something else", stage.Options{Settings: map[string]string{"library": text}}, []string{text}},
+		{"setting with a typo", stage.Options{Settings: map[string]string{"librray": "/x"}}, []string{"librray"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := NewStage(t, tt.opts)
+			s := stage.New(t, tt.opts)
 			s.Start()
 			s.Refused(s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm"), 1, tt.words...)
 			for _, word := range tt.words {
@@ -181,12 +172,12 @@ func TestUnusableBackend(t *testing.T) {
 }
 
 func TestNobodyThere(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	s.Refused(s.Ctl(s.Control(), "key", "list"), 3, s.Control(), "is it running")
 	s.Refused(s.CtlInput([]byte("x"), s.Application(), "encrypt", "--key", "app-1"), 3, s.Application())
 	daemon := s.Start()
 	s.Import("app-1")
-	s.endpoint.Close()
+	s.CloseKMS()
 	s.Refused(s.CtlInput([]byte("x"), s.Application(), "encrypt", "--key", "app-1"), 1, "no answer from KMS", "hint:")
 	s.Refused(s.Ctl(s.Control(), "key", "import", "app-2", "--backend", "hsm"), 1, "no answer from KMS")
 	daemon.Stop()
@@ -199,22 +190,22 @@ func TestNobodyThere(t *testing.T) {
 }
 
 func TestConfigWithATypo(t *testing.T) {
-	s := NewStage(t, Options{})
-	config := strings.Replace(s.read("kmsbrokerd.toml"), "credentials_file", "credential_file", 1)
-	s.write("kmsbrokerd.toml", config, 0o644)
-	out, err := exec.Command(filepath.Join(binaries(t), "kmsbrokerd"), "--check-config", "--config", s.path("kmsbrokerd.toml")).CombinedOutput()
+	s := stage.New(t, stage.Options{})
+	config := strings.Replace(s.Read("kmsbrokerd.toml"), "credentials_file", "credential_file", 1)
+	s.Write("kmsbrokerd.toml", config, 0o644)
+	out, err := exec.Command(filepath.Join(stage.Binaries(t), "kmsbrokerd"), "--check-config", "--config", s.Config()).CombinedOutput()
 	line := 1 + strings.Count(config[:strings.Index(config, "credential_file")], "\n")
 	if err == nil || !strings.Contains(string(out), fmt.Sprintf("kmsbrokerd.toml:%d:", line)) || !strings.Contains(string(out), `"credentials_file"`) {
 		t.Errorf("check-config: %v\n%s", err, out)
 	}
-	if code := exec.Command(filepath.Join(binaries(t), "kmsbrokerd"), "--config", s.path("kmsbrokerd.toml")).Run(); code == nil || code.Error() != "exit status 2" {
+	if code := exec.Command(filepath.Join(stage.Binaries(t), "kmsbrokerd"), "--config", s.Config()).Run(); code == nil || code.Error() != "exit status 2" {
 		t.Errorf("the daemon started with it: %v", code)
 	}
 }
 
 // TestNothingSecretComesOut greps everything that the daemon wrote and shows.
 func TestNothingSecretComesOut(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	daemon := s.Start()
 	secret := make([]byte, 24)
 	rand.Read(secret)
@@ -225,16 +216,16 @@ func TestNothingSecretComesOut(t *testing.T) {
 	s.Must(s.CtlInput([]byte(sealed.Stdout), s.Application(), "decrypt"), nil)
 	plugin := s.Backend().PID
 	seen := map[string]string{
-		"daemon log": daemon.log.String(), "audit trail": s.read("state/audit/audit.log"),
-		"registry": s.read("state/keyring.db"), "status": s.Ctl(s.Control(), "-o", "json", "status").Stdout,
+		"daemon log": daemon.Log.String(), "audit trail": s.Read("state/audit/audit.log"),
+		"registry": s.Read("state/keyring.db"), "status": s.Ctl(s.Control(), "-o", "json", "status").Stdout,
 	}
-	for name, pid := range map[string]int{"daemon": daemon.cmd.Process.Pid, "plugin": plugin} {
+	for name, pid := range map[string]int{"daemon": daemon.PID(), "plugin": plugin} {
 		seen[name+" argv"] = processFile(t, pid, "cmdline")
 		seen[name+" environment"] = processFile(t, pid, "environ")
 	}
 	for where, content := range seen {
 		for what, secret := range map[string]string{
-			"PIN": s.HSM.PIN, "access key secret": accessKeySecret, "plaintext": string(plaintext),
+			"PIN": s.HSM.PIN, "access key secret": stage.AccessKeySecret, "plaintext": string(plaintext),
 			"ciphertext": strings.TrimSpace(sealed.Stdout),
 		} {
 			if strings.Contains(content, secret) {
@@ -261,13 +252,13 @@ func processFile(t *testing.T, pid int, name string) string {
 }
 
 func TestSocketRights(t *testing.T) {
-	s := NewStage(t, Options{})
+	s := stage.New(t, stage.Options{})
 	s.Start()
 	for path, want := range map[string]os.FileMode{
 		"run/admin": 0o750, "run/admin/control.sock": 0o660, "run/kms.sock": 0o666, "run/plugins": 0o700,
 		"state": 0o700, "state/keyring.db": 0o600, "state/audit/audit.log": 0o600,
 	} {
-		if info, err := os.Stat(s.path(path)); err != nil || info.Mode().Perm() != want {
+		if info, err := os.Stat(s.Path(path)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v; want %v", path, info.Mode(), err, want)
 		}
 	}

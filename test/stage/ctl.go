@@ -1,0 +1,104 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Result is how a command ended.
+type Result struct {
+	Command        string // its arguments
+	Status         int
+	Stdout, Stderr string
+}
+
+// Ctl runs kmsbrokerctl.
+func (s *Stage) Ctl(socket string, args ...string) Result { return s.CtlInput(nil, socket, args...) }
+
+// CtlInput runs kmsbrokerctl with something on its standard input.
+func (s *Stage) CtlInput(input []byte, socket string, args ...string) Result {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(Binaries(s.t), "kmsbrokerctl"), append([]string{"--socket", socket}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
+	err := cmd.Run()
+	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		s.t.Fatal(err)
+	}
+	return Result{strings.Join(args, " "), cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// Must fails the test unless the command succeeded, and decodes its JSON.
+func (s *Stage) Must(r Result, into any) {
+	s.t.Helper()
+	if r.Status != 0 {
+		s.t.Fatalf("%s: status %d\n%s%s", r.Command, r.Status, r.Stdout, r.Stderr)
+	}
+	if into != nil {
+		if err := json.Unmarshal([]byte(r.Stdout), into); err != nil {
+			s.t.Fatalf("%s: not JSON: %v\n%s", r.Command, err, r.Stdout)
+		}
+	}
+}
+
+// Refused fails the test unless the command ended with status and said all
+// words on stderr and nothing on stdout.
+func (s *Stage) Refused(r Result, status int, words ...string) {
+	s.t.Helper()
+	if r.Status != status || r.Stdout != "" {
+		s.t.Errorf("%s: status %d, want %d; stdout %q, stderr:\n%s", r.Command, r.Status, status, r.Stdout, r.Stderr)
+	}
+	for _, word := range words {
+		if !strings.Contains(r.Stderr, word) {
+			s.t.Errorf("%s: stderr lacks %q:\n%s", r.Command, word, r.Stderr)
+		}
+	}
+}
+
+// Key is the JSON of a key, as scripts rely on it.
+type Key struct {
+	Name              string  `json:"name"`
+	KeyID             string  `json:"key_id"`
+	ARN               string  `json:"arn"`
+	Region            string  `json:"region"`
+	State             string  `json:"state"`
+	Backend           string  `json:"backend"`
+	HSMKeyID          string  `json:"hsm_key_id"`
+	CheckValue        string  `json:"check_value"`
+	WrappingAlgorithm string  `json:"wrapping_algorithm"`
+	MaterialExpiresAt *string `json:"material_expires_at"`
+	Alias             string  `json:"alias"`
+	CreatedAt         string  `json:"created_at"`
+}
+
+// Backend is the JSON of a backend.
+type Backend struct {
+	State    string `json:"state"`
+	Error    string `json:"error"`
+	PID      int    `json:"pid"`
+	Restarts int    `json:"restarts"`
+}
+
+// Import imports a key and returns it.
+func (s *Stage) Import(name string, args ...string) Key {
+	s.t.Helper()
+	var key Key
+	s.Must(s.Ctl(s.Control(), append([]string{"-o", "json", "key", "import", name, "--backend", "hsm"}, args...)...), &key)
+	return key
+}
+
+// Backend returns how the backend is.
+func (s *Stage) Backend() Backend {
+	s.t.Helper()
+	var b Backend
+	s.Must(s.Ctl(s.Control(), "-o", "json", "backend", "show", "hsm"), &b)
+	return b
+}
