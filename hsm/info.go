@@ -14,11 +14,21 @@ type Info struct {
 	// FIPS reports whether the device says it is in FIPS mode; nil when it
 	// does not say.
 	FIPS *bool
+	// Policies of the partition, where the library tells them; usually nil.
+	Policies []Policy
 	// WrappingAlgorithms the token was seen to perform correctly, strongest
 	// first.
 	WrappingAlgorithms []WrappingAlgorithm
 	// MaxSessions that the token admits at once, 0 when it sets no limit.
 	MaxSessions int
+}
+
+// Policy is a setting of a partition that its security officer chose, by the
+// vendor's number and name. Value is 0 or 1 for switches.
+type Policy struct {
+	Number int
+	Name   string
+	Value  int
 }
 
 // Role is the user type that a backend logs in as.

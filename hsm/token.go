@@ -18,8 +18,8 @@ import "context"
 // return early where the device allows it; a call that is already inside a
 // vendor library cannot be interrupted, and its outcome is then unknown.
 //
-// Implementations answer with errors that are [*Error]. They never put a PIN or
-// key material in one.
+// Implementations answer with errors that are [*Error], or that wrap the error of
+// a context that was cancelled. They never put a PIN or key material in one.
 type Token interface {
 	// Describe says what the token is and what it can really do. Capabilities
 	// are found by trying them on short-lived session objects, so the first
