@@ -6,18 +6,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
-	"time"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/kmsbroker/kmsbroker/internal/boltfile"
 )
 
 const (
-	storeFile    = "emulator.db"
-	storeFormat  = 1
-	storeTimeout = time.Second // to get the lock of the file
+	storeFile   = "emulator.db"
+	storeFormat = 1
 )
 
 // The layout of the file: bucket "kmsbroker-emulator" holds "format", and
@@ -43,11 +42,7 @@ func openStore(dir string) (*store, error) {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	path := filepath.Join(dir, storeFile)
-	var db *bbolt.DB
-	err := survive(func() (err error) {
-		db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: storeTimeout})
-		return err
-	})
+	db, err := boltfile.Open(path)
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("state file %s is in use by another emulator: stop it or choose another directory", path)
@@ -56,22 +51,10 @@ func openStore(dir string) (*store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("state file %s is damaged (%w): restore it from a copy or choose another directory", path, err)
 	}
-	if err := survive(func() error { return db.Update(checkFormat) }); err != nil {
+	if err := boltfile.Survive(func() error { return db.Update(checkFormat) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("state file %s: %w", path, err), db.Close())
 	}
 	return &store{db}, nil
-}
-
-// survive turns what bbolt does on a damaged file, panic or touch a page of the
-// mapping that the file does not have, into an error.
-func survive(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("unreadable page: %v", p)
-		}
-	}()
-	return f()
 }
 
 // checkFormat marks a new file and refuses one that is not ours or is of another
@@ -99,7 +82,7 @@ func (s *store) close() error { return s.db.Close() }
 // load reads all that a region has.
 func (s *store) load(region string) (batch, error) {
 	b := batch{keys: map[string]*key{}, aliases: map[string]string{}, tokens: map[string]*importToken{}}
-	err := survive(func() error {
+	err := boltfile.Survive(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error {
 			root := tx.Bucket(bucketRegions)
 			if root == nil || root.Bucket([]byte(region)) == nil {
