@@ -3,7 +3,9 @@
 SHELL    := /bin/bash
 GO       ?= go
 VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  := -s -w -X main.version=$(VERSION)
+# The version comes from here and not from the stamp, which Go cannot make in a
+# checkout that belongs to somebody else.
+BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 BIN      := $(CURDIR)/bin
 CACHE    := $(CURDIR)/.cache
 FUZZTIME ?= 60s
@@ -18,44 +20,44 @@ deps: ## install the Debian packages that building and testing need
 
 .PHONY: build
 build: deps ## build the daemon, the CLI and the plugins into bin/
-	@install -d -m 755 $(BIN) $(BIN)/plugins
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
-	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/plugins/ ./plugins/...
-	@chmod go-w $(BIN) $(BIN)/* $(BIN)/plugins/*
-	@cd $(BIN)/plugins && sha256sum $$(ls | grep -v SHA256SUMS) > SHA256SUMS
+	@install -d -m 755 '$(BIN)' '$(BIN)/plugins'
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o '$(BIN)/' ./cmd/...
+	CGO_ENABLED=1 $(GO) build $(BUILDFLAGS) -o '$(BIN)/plugins/' ./plugins/...
+	@cd '$(BIN)/plugins' && rm -f SHA256SUMS && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS .
+	@chmod go-w '$(BIN)' '$(BIN)'/* '$(BIN)'/plugins/*
 
 .PHONY: demo
 demo: build ## import, encrypt, refuse and recover before your eyes
-	@test/demo/demo.sh $(BIN)
+	@test/demo/demo.sh '$(BIN)'
 
 .PHONY: dev
 dev: build ## start the emulator and the daemon, and stay up
-	@test/demo/dev.sh $(BIN)
+	@test/demo/dev.sh '$(BIN)'
 
 .PHONY: test
 test: build ## run all tests that need no root, with the race detector
 	$(GO) test -race -shuffle=on -timeout 15m ./...
-	cd test && KMSBROKER_BIN=$(BIN) $(GO) test -race -shuffle=on -timeout 15m ./...
+	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -race -shuffle=on -timeout 15m ./...
 
 .PHONY: lint
 lint: ## check the code
-	@mkdir -p $(CACHE)
-	cd tools && $(GO) build -o $(CACHE)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-	$(CACHE)/golangci-lint run ./...
-	cd test && $(CACHE)/golangci-lint run --config ../.golangci.yml ./...
+	@mkdir -p '$(CACHE)'
+	cd tools && $(GO) build -o '$(CACHE)/golangci-lint' github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	'$(CACHE)/golangci-lint' run ./...
+	cd test && '$(CACHE)/golangci-lint' run --config ../.golangci.yml ./...
 	$(GO) mod tidy -diff
 	cd test && $(GO) mod tidy -diff
 
 .PHONY: proto
 proto: ## generate Go from the .proto files (needs protoc)
-	@mkdir -p $(CACHE)
-	cd tools && $(GO) build -o $(CACHE)/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
-	PATH=$(CACHE):$$PATH protoc -I . --go_out=. --go_opt=paths=source_relative \
+	@mkdir -p '$(CACHE)'
+	cd tools && $(GO) build -o '$(CACHE)/' google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	PATH='$(CACHE)':$$PATH protoc -I . --go_out=. --go_opt=paths=source_relative \
 		--go-grpc_out=. --go-grpc_opt=paths=source_relative api/kmsbroker/v1/*.proto hsm/plugin/hsmv1/*.proto
 
 .PHONY: bench
 bench: build ## measure, as ratios taken side by side in one run
-	cd test && KMSBROKER_BIN=$(BIN) $(GO) test -run '^$$' -bench . -benchtime 1x ./bench/
+	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -run '^$$' -bench . -benchtime 1x ./bench/
 
 .PHONY: nightly
 nightly: test ## fuzz every parser for FUZZTIME

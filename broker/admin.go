@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
@@ -16,20 +15,21 @@ func (b *Broker) ImportKey(ctx context.Context, call Call, req importer.Request,
 	return b.importer.Import(withCall(ctx, call), req, report)
 }
 
+// AbandonImport forgets an unfinished import; what it made stays.
+func (b *Broker) AbandonImport(ctx context.Context, call Call, name string) (*keyring.Import, error) {
+	return b.importer.Abandon(withCall(ctx, call), name)
+}
+
 // ReimportKey imports the material of a key again. A nil expiry leaves it as it
-// is; the zero time means never.
-func (b *Broker) ReimportKey(ctx context.Context, call Call, name string, expires *time.Time, report func(importer.Progress)) (*keyring.Key, error) {
+// is.
+func (b *Broker) ReimportKey(ctx context.Context, call Call, name string, expires *string, report func(importer.Progress)) (*keyring.Key, error) {
 	ctx = withCall(ctx, call)
 	key, err := b.Keyring.Key(name)
 	if err != nil {
 		return nil, err
 	}
-	until := key.Current().MaterialExpiresAt
-	if expires != nil {
-		until = expires.UTC()
-	}
 	event := audit.Event{Action: audit.KeyReimport, Key: name, KeyID: key.Current().KeyID, Backend: key.Backend}
-	_, err = b.importer.Reimport(ctx, key, until, report)
+	_, err = b.importer.Reimport(ctx, name, expires, report)
 	if err := b.finish(ctx, event, err); err != nil {
 		return nil, err
 	}
@@ -58,7 +58,8 @@ func (b *Broker) ShowKey(ctx context.Context, name string) (*keyring.Key, error)
 	return b.refresh(ctx, name)
 }
 
-// refresh asks KMS for the state of a key's current CMK and remembers it.
+// refresh asks KMS for the state of a key's current CMK and remembers it. The
+// expiry of material that is gone is kept, KMS no longer tells it.
 func (b *Broker) refresh(ctx context.Context, name string) (*keyring.Key, error) {
 	key, err := b.Keyring.Key(name)
 	if err != nil {
@@ -72,12 +73,16 @@ func (b *Broker) refresh(ctx context.Context, name string) (*keyring.Key, error)
 	if err := sameCMK(cmk.KeyID, asked); err != nil {
 		return nil, err
 	}
-	if cmk.State == asked.State {
+	expires := asked.MaterialExpiresAt
+	if cmk.State != kmsapi.PendingImport {
+		expires = cmk.MaterialExpireTime
+	}
+	if cmk.State == asked.State && expires.Equal(asked.MaterialExpiresAt) {
 		return key, nil
 	}
 	return b.Keyring.Update(name, func(k *keyring.Key) error {
-		if k.Current().KeyID == asked.KeyID {
-			k.Current().State = cmk.State
+		if current := k.Current(); current.KeyID == asked.KeyID {
+			current.State, current.MaterialExpiresAt = cmk.State, expires
 		}
 		return nil
 	})
@@ -104,7 +109,11 @@ func (b *Broker) ChangeKey(ctx context.Context, call Call, action KeyAction, nam
 		return nil, err
 	}
 	keyID := key.Current().KeyID
-	event := audit.Event{Action: string(action), Key: name, KeyID: keyID}
+	event := audit.Event{Action: string(action), Key: name, KeyID: keyID, Outcome: audit.Allowed}
+	// What changes something is on record before it happens.
+	if err := b.record(ctx, event); err != nil {
+		return nil, err
+	}
 	ack, err := b.change(ctx, action, keyID, days)
 	event.RequestID = ack.RequestID
 	if err := b.finish(ctx, event, err); err != nil {

@@ -53,7 +53,7 @@ func newHouse(t *testing.T, grants ...authz.Grant) *house {
 	t.Cleanup(func() { trail.Close() })
 	h := &house{token: hsmtest.New(), kms: newKMS(t), trail: filepath.Join(dir, "audit", audit.FileName)}
 	ready := backend.New(backend.Config{
-		Name: "hsm", AllowForeignEndpoint: true, Log: slog.New(slog.DiscardHandler), Changed: func(backend.Status) {},
+		Name: "hsm", AllowForeignEndpoint: true, Logins: keys, CallTimeout: time.Minute, Log: slog.New(slog.DiscardHandler), Changed: func(backend.Status) {},
 		Launch: func(context.Context) (backend.Process, error) { return running{h.token}, nil },
 	})
 	set := backend.NewSet(ready)
@@ -232,7 +232,7 @@ func TestDataKey(t *testing.T) {
 // TestNothingUnrecorded: without its audit trail the broker does nothing.
 func TestNothingUnrecorded(t *testing.T) {
 	h := newHouse(t, grant(1000, "*", authz.Operations()...))
-	h.importKey(t, "k")
+	key := h.importKey(t, "k")
 	sealed, err := h.Encrypt(t.Context(), alice, "k", []byte("x"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -243,13 +243,17 @@ func TestNothingUnrecorded(t *testing.T) {
 	wraps := h.token.Calls("Wrap")
 	opened, decryptErr := h.Decrypt(t.Context(), alice, "", sealed.CiphertextBlob, nil)
 	_, importErr := h.ImportKey(t.Context(), admin, importer.Request{Name: "k2", Backend: "hsm"}, func(importer.Progress) {})
-	for name, err := range map[string]error{"decrypt": decryptErr, "import": importErr} {
+	_, changeErr := h.ChangeKey(t.Context(), admin, DisableKey, "k", 0)
+	for name, err := range map[string]error{"decrypt": decryptErr, "import": importErr, "disable": changeErr} {
 		if f := failure.From(err); f == nil || f.Reason != "AUDIT" || f.Kind != failure.Unavailable || f.Hint == "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if opened != nil || h.token.Calls("Wrap") != wraps {
 		t.Error("something was done unrecorded")
+	}
+	if cmk, err := h.kms.DescribeKey(t.Context(), key.Current().KeyID); err != nil || cmk.State != kmsapi.Enabled {
+		t.Errorf("the CMK was changed unrecorded: %+v, %v", cmk, err)
 	}
 	if h.Status().AuditErr == nil {
 		t.Error("status does not show that the trail is broken")

@@ -142,12 +142,18 @@ func quoteName(name string) string {
 }
 
 func checkContext(encryptionContext map[string]string) error {
-	for name := range encryptionContext {
+	size := 0
+	for name, value := range encryptionContext {
+		size += len(name) + len(value)
 		if strings.HasPrefix(name, reservedContext) {
 			return failure.New(failure.Denied, "RESERVED_CONTEXT",
 				"encryption context entries that begin %q are the broker's own", reservedContext).
 				WithHint("rename the entry")
 		}
+	}
+	if size > kmsapi.MaxEncryptionContext {
+		return failure.New(failure.Invalid, "CONTEXT_SIZE", "the encryption context has %d bytes, KMS takes at most %d",
+			size, kmsapi.MaxEncryptionContext)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
@@ -39,7 +40,7 @@ func (b *Broker) Decrypt(ctx context.Context, call Call, key, ciphertextBlob str
 		}
 		resp, err := b.Endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: ciphertextBlob, Context: encryptionContext})
 		if err != nil {
-			return nil, err
+			return nil, discreet(err)
 		}
 		event.KeyID, event.RequestID = resp.KeyID, resp.RequestID
 		owner, err := b.authorizeAnswer(call.Caller, key, resp.KeyID)
@@ -57,6 +58,18 @@ func (b *Broker) Decrypt(ctx context.Context, call Call, key, ciphertextBlob str
 		return nil, err
 	}
 	return answer, nil
+}
+
+// discreet drops KMS's own sentence from a refusal to decrypt. Whose blob it was
+// is not known then, and the sentence may name an account and a key.
+func discreet(err error) error {
+	e, ok := errors.AsType[*kmsapi.Error](err)
+	if !ok || e.Code == "" {
+		return err
+	}
+	quiet := *e
+	quiet.Message = "KMS refused to decrypt"
+	return &quiet
 }
 
 func (b *Broker) authorizeDecrypt(caller authz.Caller, name string, encryptionContext map[string]string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
@@ -64,6 +65,17 @@ func (b *Broker) BackendKeys(ctx context.Context, name string) ([]BackendKey, er
 		}
 	}
 	return keys, nil
+}
+
+// RetryLogin allows one more login of a backend.
+func (b *Broker) RetryLogin(ctx context.Context, call Call, name string) (backend.Status, error) {
+	found, err := b.Backends.Get(name)
+	if err != nil {
+		return backend.Status{}, err
+	}
+	err = found.RetryLogin()
+	event := audit.Event{Action: audit.BackendRetry, Backend: name}
+	return found.Status(), b.finish(withCall(ctx, call), event, err)
 }
 
 // Backend returns the status of one backend.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -46,12 +47,13 @@ func (c *Conn) dial(ctx context.Context, _ string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Error turns the error of a gRPC call on this connection into an [*Error].
+// Error turns the error of a gRPC call on this connection into an [*Error], and
+// leaves other errors alone.
 func (c *Conn) Error(err error) error {
-	if err == nil {
-		return nil
+	s, ok := status.FromError(err)
+	if err == nil || !ok {
+		return err
 	}
-	s := status.Convert(err)
 	e := &Error{Code: s.Code(), Message: s.Message(), Err: err}
 	for _, detail := range s.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
@@ -59,7 +61,15 @@ func (c *Conn) Error(err error) error {
 			return e
 		}
 	}
-	if e.Code != codes.Unavailable {
+	switch e.Code {
+	case codes.Unavailable:
+	case codes.Unimplemented:
+		e.Hint = "is " + c.path + " the right socket? Administration has one of its own, admin/control.sock"
+		return e
+	case codes.Canceled:
+		e.Message = "interrupted"
+		return e
+	default:
 		return e
 	}
 	// Nobody answered: say why in the kernel's words, not gRPC's.
@@ -67,6 +77,9 @@ func (c *Conn) Error(err error) error {
 	if cause := c.dialFail.Load(); cause != nil {
 		e.Err = *cause
 		e.Message = "cannot reach kmsbrokerd: " + rootCause(*cause) + ": " + c.path
+		if errors.Is(*cause, os.ErrPermission) {
+			e.Hint = "the control socket is for root, the daemon's user and its admin_group"
+		}
 	}
 	return e
 }

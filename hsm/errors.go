@@ -21,6 +21,9 @@ const (
 	PINExpired Reason = "PIN_EXPIRED"
 	// PINMissing: the role has no PIN yet, or none was configured.
 	PINMissing Reason = "PIN_MISSING"
+	// LoginUnclear: logins were attempted and nobody knows how they ended, so
+	// that one more could be one wrong PIN too many.
+	LoginUnclear Reason = "LOGIN_UNCLEAR"
 	// TokenGone: the token, the link to it or the plugin process is away. The
 	// call may be repeated when the backend is back.
 	TokenGone Reason = "TOKEN_GONE"
@@ -55,7 +58,7 @@ const (
 // Reasons lists every reason.
 func Reasons() []Reason {
 	return []Reason{
-		PINIncorrect, PINLocked, PINExpired, PINMissing, TokenGone, Busy, Timeout,
+		PINIncorrect, PINLocked, PINExpired, PINMissing, LoginUnclear, TokenGone, Busy, Timeout,
 		NotExportable, AlgorithmUnsupported, StorageFull, NotFound, AlreadyExists,
 		NotPermitted, Invalid, Misconfigured, Corrupt, Internal,
 	}
@@ -68,7 +71,7 @@ func (r Reason) Error() string { return "hsm: " + string(r) }
 // has to change something first.
 func (r Reason) NeedsOperator() bool {
 	switch r {
-	case PINIncorrect, PINLocked, PINExpired, PINMissing:
+	case PINIncorrect, PINLocked, PINExpired, PINMissing, LoginUnclear:
 		return true
 	default:
 		return false

@@ -107,11 +107,14 @@ func NewClient(config ClientConfig) (*Client, error) {
 // Endpoint returns where the client sends its calls.
 func (c *Client) Endpoint() Endpoint { return c.endpoint }
 
-// Genuine reports that the endpoint is proven to be Alibaba's before anything
-// is sent to it: TLS to a name under aliyuncs.com, verified with the system's
-// roots.
+// Genuine reports that the endpoint is proven to be Alibaba's KMS before
+// anything is sent to it: TLS to the public or the VPC name of the region's KMS,
+// verified with the system's roots. Other names under aliyuncs.com do not count,
+// because customers' buckets and load balancers have such names too; nor do
+// roots that an environment variable chose.
 func (c *Client) Genuine() bool {
-	return c.systemRoots && c.endpoint.TLS && c.endpoint.alibaba()
+	return c.systemRoots && c.endpoint.TLS && c.endpoint.alibaba(c.region) &&
+		os.Getenv("SSL_CERT_FILE") == "" && os.Getenv("SSL_CERT_DIR") == ""
 }
 
 // Close drops the idle connections. Calls under way are not disturbed.

@@ -71,11 +71,11 @@ func withoutUser(text string) string {
 	return text
 }
 
-// alibaba reports that the host is a name under aliyuncs.com.
-func (e Endpoint) alibaba() bool {
-	host := e.Host
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
+// alibaba reports that the host is a name of the region's KMS.
+func (e Endpoint) alibaba(region string) bool {
+	host, port, err := net.SplitHostPort(e.Host)
+	if err != nil {
+		host, port = e.Host, "443"
 	}
-	return strings.HasSuffix(host, ".aliyuncs.com")
+	return port == "443" && (host == "kms."+region+".aliyuncs.com" || host == "kms-vpc."+region+".aliyuncs.com")
 }

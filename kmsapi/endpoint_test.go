@@ -15,7 +15,10 @@ func TestEndpoints(t *testing.T) {
 		{"", Endpoint{"kms.cn-hangzhou.aliyuncs.com", true}, true},
 		{"KMS.cn-hangzhou.aliyuncs.com", Endpoint{"kms.cn-hangzhou.aliyuncs.com", true}, true},
 		{"kms-vpc.cn-hangzhou.aliyuncs.com:443", Endpoint{"kms-vpc.cn-hangzhou.aliyuncs.com:443", true}, true},
-		{"https://kst-1.cryptoservice.kms.aliyuncs.com", Endpoint{"kst-1.cryptoservice.kms.aliyuncs.com", true}, true},
+		{"https://kst-1.cryptoservice.kms.aliyuncs.com", Endpoint{"kst-1.cryptoservice.kms.aliyuncs.com", true}, false},
+		{"kms.eu-central-1.aliyuncs.com", Endpoint{"kms.eu-central-1.aliyuncs.com", true}, false}, // another region
+		{"kms.cn-hangzhou.aliyuncs.com:8443", Endpoint{"kms.cn-hangzhou.aliyuncs.com:8443", true}, false},
+		{"bucket.oss-cn-hangzhou.aliyuncs.com", Endpoint{"bucket.oss-cn-hangzhou.aliyuncs.com", true}, false}, // a customer's name
 		{"http://kms.cn-hangzhou.aliyuncs.com", Endpoint{"kms.cn-hangzhou.aliyuncs.com", false}, false},
 		{"HTTP://kms.cn-hangzhou.aliyuncs.com", Endpoint{"kms.cn-hangzhou.aliyuncs.com", false}, false},
 		{"aliyuncs.com", Endpoint{"aliyuncs.com", true}, false},
@@ -26,6 +29,8 @@ func TestEndpoints(t *testing.T) {
 		{"https://[::1]:8080", Endpoint{"[::1]:8080", true}, false},
 		{"[::1]", Endpoint{"[::1]", true}, false},
 	}
+	t.Setenv("SSL_CERT_FILE", "")
+	t.Setenv("SSL_CERT_DIR", "")
 	for _, tt := range tests {
 		t.Run(tt.text, func(t *testing.T) {
 			c, err := NewClient(ClientConfig{Region: "cn-hangzhou", Endpoint: tt.text, Credentials: StaticCredentials(testCredentials)})
@@ -43,6 +48,28 @@ func TestEndpoints(t *testing.T) {
 			}
 			if c.Genuine() {
 				t.Error("genuine although the roots are not the system's")
+			}
+		})
+	}
+}
+
+// TestRootsFromTheEnvironment: whoever sets these variables chooses whom TLS
+// believes.
+func TestRootsFromTheEnvironment(t *testing.T) {
+	c, err := NewClient(ClientConfig{Region: "cn-hangzhou", Credentials: StaticCredentials(testCredentials)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("SSL_CERT_FILE", "")
+			t.Setenv("SSL_CERT_DIR", "")
+			if !c.Genuine() {
+				t.Error("not genuine although nothing is set")
+			}
+			t.Setenv(name, "/tmp/roots")
+			if c.Genuine() {
+				t.Error("genuine with somebody's roots")
 			}
 		})
 	}

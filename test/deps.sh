@@ -11,6 +11,12 @@ if ! command -v go >/dev/null; then
 	echo "deps: Go is missing. Install Go 1.26 or later from https://go.dev/dl/ and put it on PATH." >&2
 	exit 1
 fi
+needed=$(sed -n 's/^go //p' "$(dirname "$0")/../go.mod")
+have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null | sed 's/^go//')
+if [ "$(printf '%s\n' "$needed" "${have:-0}" | sort -V | head -1)" != "$needed" ]; then
+	echo "deps: Go $needed or later is needed, this is ${have:-unknown}. Install it from https://go.dev/dl/ and put it on PATH." >&2
+	exit 1
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 as_root=()
@@ -18,10 +24,11 @@ if [ "$(id -u)" -ne 0 ]; then
 	as_root=(sudo -n)
 	if ! sudo -n true 2>/dev/null; then
 		echo "deps: these packages are missing and this user cannot install them. Run:" >&2
-		echo "    sudo apt-get install -y ${missing[*]}" >&2
+		echo "    sudo apt-get install -y ${missing[*]}      (or the same as root)" >&2
 		exit 1
 	fi
 fi
 echo "deps: installing ${missing[*]}"
+trap 'echo "deps: installing ${missing[*]} failed, see above; install them by hand and repeat" >&2' ERR
 "${as_root[@]}" apt-get update -q >/dev/null
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null

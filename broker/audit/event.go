@@ -40,8 +40,11 @@ const (
 	DaemonStart  = "daemon.start"
 	DaemonStop   = "daemon.stop"
 	BackendState = "backend.state"
+	BackendRetry = "backend.retry-login"
 	ImportBegin  = "import.begin"
+	ImportResume = "import.resume"
 	ImportFinish = "import.finish"
+	ImportDrop   = "import.abandon"
 	KeyExport    = "key.export" // key material leaves the HSM, wrapped
 	KeyReimport  = "key.reimport"
 	KeyVerify    = "key.verify"

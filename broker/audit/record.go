@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -86,9 +87,16 @@ func encode(e Event) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// bounded cuts s to maxValue bytes and marks the cut.
+// bounded cuts s to maxValue bytes and marks the cut. What a terminal could obey
+// when somebody looks at the log is replaced.
 func bounded(s string) string {
 	const mark = "…"
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, s)
 	if len(s) <= maxValue {
 		return s
 	}

@@ -11,19 +11,22 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 )
 
 // State is how a backend is.
 type State string
 
-// The states. A Blocked backend is not tried again before the daemon is
-// restarted: its PIN was refused, and another attempt could lock the HSM.
+// The states. A Blocked backend is not tried again before RetryLogin, not even
+// by another daemon: its PIN was refused, and one more attempt could lock the
+// HSM.
 const (
 	Starting   State = "starting"
 	Ready      State = "ready"
 	Restarting State = "restarting"
 	Blocked    State = "blocked"
+	Stopped    State = "stopped" // with the daemon
 )
 
 // Process is a plugin process with an open token. It is the seam to
@@ -48,19 +51,25 @@ type Config struct {
 	Plugin               string // for display
 	AllowForeignEndpoint bool
 	Launch               Launch
-	Log                  *slog.Logger
+	// Logins remembers refused logins across restarts.
+	Logins *keyring.Keyring
+	// CallTimeout bounds each call to the device. A process that does not
+	// answer within it is replaced.
+	CallTimeout time.Duration
+	Log         *slog.Logger
 	// Changed is told of every change of state; it must not block.
 	Changed func(Status)
 }
 
-// Intervals of supervision. Health allows for a Luna HA failover, which can
-// hold a call for more than 20 seconds.
+// Intervals of supervision. A device that is away is looked for about once a
+// second, because people wait for it; a configuration that is wrong is tried
+// rarely, because only people can mend it.
 const (
 	startTimeout   = 60 * time.Second
 	healthInterval = 5 * time.Second
-	healthTimeout  = 30 * time.Second
 	stopTimeout    = 5 * time.Second
 	minBackoff     = 50 * time.Millisecond
+	maxBackoffGone = time.Second
 	maxBackoff     = 30 * time.Second
 	steady         = 10 * time.Second // a process that lived this long resets the backoff
 )
@@ -80,11 +89,17 @@ type Status struct {
 // Backend is one supervised HSM token.
 type Backend struct {
 	config  Config
-	suspect chan struct{} // a call met TokenGone: check now
+	suspect chan chan struct{} // a call met TokenGone: check now, close when healthy
+	retry   chan struct{}      // an administrator allows another login
+	calls   sync.WaitGroup     // on the device, also those whose callers have left
 
-	mu      sync.Mutex
-	status  Status
-	token   hsm.Token     // nil unless Ready
+	mu     sync.Mutex
+	status Status
+	token  hsm.Token // nil unless Ready
+	kill   func()    // ends the process of token
+	// down is set while the last attempt to start failed: callers are told so
+	// at once instead of waiting for the next one.
+	down    bool
 	changed chan struct{} // closed at the next change
 }
 
@@ -92,7 +107,8 @@ type Backend struct {
 func New(config Config) *Backend {
 	return &Backend{
 		config:  config,
-		suspect: make(chan struct{}, 1),
+		suspect: make(chan chan struct{}),
+		retry:   make(chan struct{}, 1),
 		status: Status{
 			Name: config.Name, Plugin: config.Plugin, State: Starting,
 			AllowForeignEndpoint: config.AllowForeignEndpoint,
@@ -108,32 +124,73 @@ func (b *Backend) Status() Status {
 	return b.status
 }
 
-// Run supervises until ctx ends, then shuts the process down.
+// RetryLogin forgets refused and unanswered logins, so that one more attempt is
+// made now, or at the next start.
+func (b *Backend) RetryLogin() error {
+	if err := b.config.Logins.RetryLogin(b.config.Name); err != nil {
+		return err
+	}
+	select {
+	case b.retry <- struct{}{}:
+	default: // another administrator was faster
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.status.State == Blocked {
+		b.status.State, b.status.Err, b.down = Starting, nil, false
+	}
+	return nil
+}
+
+// Run supervises until ctx ends, then shuts the process down and waits for the
+// calls on the device. No call may be begun after that.
 func (b *Backend) Run(ctx context.Context) {
+	defer b.calls.Wait()
 	backoff := minBackoff
 	for ctx.Err() == nil {
 		started := time.Now()
-		err := b.serve(ctx)
+		err := b.config.Logins.BlockedLogin(b.config.Name)
+		if err == nil {
+			err = b.serve(ctx)
+		}
 		if ctx.Err() != nil {
 			return
 		}
 		if hsm.ReasonOf(err).NeedsOperator() {
-			b.config.Log.Error("backend blocked: the login is not tried again", "backend", b.config.Name, "error", err)
-			b.set(Blocked, nil, err)
-			<-ctx.Done()
-			return
+			b.block(ctx, err)
+			backoff = minBackoff
+			continue
 		}
 		if time.Since(started) > steady {
 			backoff = minBackoff
 		}
-		pause := backoff/2 + rand.N(backoff/2) //nolint:gosec // jitter needs no secrecy
-		b.config.Log.Warn("backend down, restarting it", "backend", b.config.Name, "error", err, "pause", pause)
 		b.set(Restarting, nil, err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(backoff/2 + rand.N(backoff/2)): //nolint:gosec // jitter needs no secrecy
 		}
-		backoff = min(2*backoff, maxBackoff)
+		backoff = min(2*backoff, longest(err))
+	}
+}
+
+// longest is how long to pause at most after err.
+func longest(err error) time.Duration {
+	switch hsm.ReasonOf(err) {
+	case hsm.TokenGone, hsm.Timeout, hsm.Busy, hsm.NotFound:
+		return maxBackoffGone
+	default:
+		return maxBackoff
+	}
+}
+
+// block waits until an administrator allows another login.
+func (b *Backend) block(ctx context.Context, err error) {
+	b.config.Log.Error("backend blocked: the login is not tried again", "backend", b.config.Name, "error", err)
+	b.set(Blocked, nil, err)
+	select {
+	case <-ctx.Done():
+	case <-b.retry:
+		b.config.Log.Info("another login is allowed", "backend", b.config.Name)
 	}
 }
 
@@ -143,16 +200,23 @@ func (b *Backend) serve(ctx context.Context) error {
 	defer cancel()
 	process, err := b.config.Launch(startCtx)
 	if err != nil {
+		b.failed()
 		return err
 	}
 	info, err := process.Token().Describe(startCtx)
 	if err != nil {
 		process.Kill()
+		b.failed()
 		return err
 	}
 	b.mu.Lock()
 	b.status.Info, b.status.PID = info, process.PID()
+	b.kill = process.Kill
 	b.mu.Unlock()
+	select {
+	case <-b.retry: // not needed any more
+	default:
+	}
 	b.set(Ready, process.Token(), nil)
 	b.config.Log.Info("backend ready", "backend", b.config.Name, "model", info.Model,
 		"serial", info.Serial, "label", info.Label, "pid", process.PID())
@@ -163,9 +227,10 @@ func (b *Backend) watch(ctx context.Context, process Process) error {
 	ticker := time.NewTicker(healthInterval)
 	defer ticker.Stop()
 	for {
+		var asked chan struct{}
 		select {
 		case <-ctx.Done():
-			b.set(Restarting, nil, hsm.Errorf(hsm.TokenGone, "kmsbrokerd is stopping"))
+			b.set(Stopped, nil, nil)
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 			defer cancel()
 			process.Shutdown(stopCtx)
@@ -174,34 +239,55 @@ func (b *Backend) watch(ctx context.Context, process Process) error {
 			process.Kill() // releases what belongs to the dead process
 			return hsm.Errorf(hsm.TokenGone, "the plugin process ended unexpectedly")
 		case <-ticker.C:
-		case <-b.suspect:
+		case asked = <-b.suspect:
 		}
-		if err := health(ctx, process.Token()); err != nil && ctx.Err() == nil {
+		if err := b.health(ctx, process.Token()); err != nil && ctx.Err() == nil {
 			process.Kill()
 			return err
+		}
+		if asked != nil {
+			close(asked)
 		}
 	}
 }
 
-func health(ctx context.Context, token hsm.Token) error {
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+func (b *Backend) health(ctx context.Context, token hsm.Token) error {
+	ctx, cancel := context.WithTimeout(ctx, b.config.CallTimeout)
 	defer cancel()
 	return token.Health(ctx)
 }
 
-// set publishes a change of state and wakes everybody who waits for one.
+// failed opens the circuit: until a start succeeds, nobody waits for one.
+func (b *Backend) failed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.down = true
+}
+
+// set publishes a change of state and wakes everybody who waits for one. An
+// attempt that failed like the one before is no news.
 func (b *Backend) set(state State, token hsm.Token, err error) {
 	b.mu.Lock()
-	if state == Restarting && b.status.State == Ready {
+	old := b.status
+	if state == Restarting && old.State == Ready {
 		b.status.Restarts++
 	}
 	if state != Ready {
 		b.status.PID = 0
+	}
+	if state == Ready || state == Starting {
+		b.down = false
 	}
 	b.status.State, b.status.Err, b.token = state, err, token
 	status := b.status
 	close(b.changed)
 	b.changed = make(chan struct{})
 	b.mu.Unlock()
+	if old.State == state && hsm.ReasonOf(old.Err) == hsm.ReasonOf(err) && old.Err != nil {
+		return
+	}
+	if state == Restarting {
+		b.config.Log.Warn("backend down, restarting it", "backend", b.config.Name, "error", err)
+	}
 	b.config.Changed(status)
 }

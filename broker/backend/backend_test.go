@@ -9,9 +9,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/hsmtest"
 )
+
+// callTimeout of the backends under test.
+const callTimeout = 30 * time.Second
 
 // process is a plugin process without a process.
 type process struct {
@@ -64,11 +68,18 @@ func (l *launcher) last() *process {
 // synctest bubble, where time passes only when everybody waits.
 func supervise(t *testing.T, l *launcher) *Backend {
 	t.Helper()
-	b := New(Config{Name: "b", Launch: l.launch, Log: slog.New(slog.DiscardHandler), Changed: func(Status) {}})
+	logins, err := keyring.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := New(Config{
+		Name: "b", Launch: l.launch, Logins: logins, CallTimeout: callTimeout,
+		Log: slog.New(slog.DiscardHandler), Changed: func(Status) {},
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); b.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() { cancel(); <-done; logins.Close() })
 	return b
 }
 
@@ -168,11 +179,14 @@ func TestAbsentTokenIsTriedWithBackoff(t *testing.T) {
 
 func TestCallerWaitsOnlySoLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &launcher{next: func(int) (*process, error) { return nil, hsm.Errorf(hsm.TokenGone, "HSM unreachable") }}
+		l := &launcher{next: func(int) (*process, error) {
+			time.Sleep(startTimeout)
+			return nil, hsm.Errorf(hsm.TokenGone, "HSM unreachable")
+		}}
 		b := supervise(t, l)
 		start := time.Now()
 		err := b.Token().Health(t.Context())
-		if !errors.Is(err, hsm.TokenGone) || time.Since(start) > readyWait {
+		if !errors.Is(err, hsm.TokenGone) || time.Since(start) != readyWait {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -199,6 +213,85 @@ func TestUnhealthyProcessIsReplaced(t *testing.T) {
 		}
 		if b.Status().State != Ready || l.attempts() != 2 {
 			t.Errorf("state %s after %d attempts", b.Status().State, l.attempts())
+		}
+	})
+}
+
+func TestHungProcessIsKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: healthy}
+		b := supervise(t, l)
+		synctest.Wait()
+		first := l.last()
+		release := make(chan struct{})
+		defer close(release)
+		// One call hangs inside the library; the health check still passes.
+		first.token.FailWith(func(call string) error {
+			if call == "Keys" {
+				select {
+				case <-release:
+				case <-first.exited:
+				case <-time.After(callTimeout + time.Second):
+				}
+				return hsm.Errorf(hsm.Timeout, "no answer")
+			}
+			return nil
+		})
+		if _, err := b.Token().Keys(t.Context()); !errors.Is(err, hsm.Timeout) {
+			t.Errorf("Keys: %v", err)
+		}
+		synctest.Wait()
+		if err := b.Token().Health(t.Context()); err != nil {
+			t.Errorf("after the replacement: %v", err)
+		}
+		if l.attempts() != 2 {
+			t.Errorf("%d processes were started, want 2", l.attempts())
+		}
+	})
+}
+
+// TestCircuit: when the device is away, a caller learns it at once.
+func TestCircuit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		away := true
+		l := &launcher{next: func(int) (*process, error) {
+			if away {
+				return nil, hsm.Errorf(hsm.TokenGone, "HSM unreachable")
+			}
+			return newProcess(hsmtest.New()), nil
+		}}
+		b := supervise(t, l)
+		time.Sleep(time.Hour)
+		start := time.Now()
+		if err := b.Token().Health(t.Context()); !errors.Is(err, hsm.TokenGone) || time.Since(start) > 0 {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		l.mu.Lock()
+		away = false
+		l.mu.Unlock()
+		time.Sleep(maxBackoffGone)
+		synctest.Wait()
+		if err := b.Token().Health(t.Context()); err != nil {
+			t.Errorf("a second after the device's return: %v", err)
+		}
+	})
+}
+
+func TestRetryLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: func(attempt int) (*process, error) {
+			if attempt == 0 {
+				return nil, hsm.Errorf(hsm.PINIncorrect, "no")
+			}
+			return newProcess(hsmtest.New()), nil
+		}}
+		b := supervise(t, l)
+		synctest.Wait()
+		if err := b.RetryLogin(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Token().Health(t.Context()); err != nil || l.attempts() != 2 {
+			t.Errorf("after %d attempts: %v", l.attempts(), err)
 		}
 	})
 }

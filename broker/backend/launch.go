@@ -72,18 +72,19 @@ type pluginProcess struct {
 
 func (p pluginProcess) Token() hsm.Token { return p.token }
 
-// readPIN reads a PIN file and drops one line ending.
+// readPIN reads a PIN file and drops one line ending. What is wrong with the file
+// is no refused login: it is looked at again until it is right.
 func readPIN(path string) ([]byte, error) {
 	raw, err := secretfile.Read(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, hsm.Errorf(hsm.PINMissing, "PIN file %s does not exist: write the PIN into it, mode 0600", path)
+		return nil, hsm.Errorf(hsm.Misconfigured, "PIN file %s does not exist: write the PIN into it, mode 0600", path)
 	case err != nil:
-		return nil, hsm.Errorf(hsm.PINMissing, "PIN file: %v", err)
+		return nil, hsm.Errorf(hsm.Misconfigured, "PIN file: %v", err)
 	}
 	pin := bytes.TrimSuffix(bytes.TrimSuffix(raw, []byte("\n")), []byte("\r"))
 	if len(pin) == 0 {
-		return nil, hsm.Errorf(hsm.PINMissing, "PIN file %s is empty", path)
+		return nil, hsm.Errorf(hsm.Misconfigured, "PIN file %s is empty", path)
 	}
 	return pin, nil
 }

@@ -12,7 +12,10 @@ import (
 func TestReadPIN(t *testing.T) {
 	write := func(content string, mode os.FileMode) string {
 		path := filepath.Join(t.TempDir(), "pin")
-		if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
 		return path
@@ -37,7 +40,7 @@ func TestReadPIN(t *testing.T) {
 				}
 				return
 			}
-			if hsm.ReasonOf(err) != hsm.PINMissing || !strings.Contains(err.Error(), tt.problem) || strings.Contains(err.Error(), "1234") {
+			if hsm.ReasonOf(err) != hsm.Misconfigured || !strings.Contains(err.Error(), tt.problem) || strings.Contains(err.Error(), "1234") {
 				t.Errorf("readPIN: %v", err)
 			}
 		})

@@ -9,7 +9,8 @@ import (
 )
 
 // readyWait bounds how long a call waits for a process that is being started or
-// replaced. A replacement takes well under a second when the device is there.
+// replaced. A replacement takes well under a second when the device is there;
+// when it is not, the first failed start says so and nobody waits any longer.
 const readyWait = 5 * time.Second
 
 // Token returns the backend's token. Its calls wait for a moment while the
@@ -25,13 +26,15 @@ func (b *Backend) current(ctx context.Context) (hsm.Token, error) {
 	defer timeout.Stop()
 	for {
 		b.mu.Lock()
-		token, status, changed := b.token, b.status, b.changed
+		token, status, changed, down := b.token, b.status, b.changed, b.down
 		b.mu.Unlock()
 		switch {
 		case token != nil:
 			return token, nil
 		case status.State == Blocked:
 			return nil, b.unavailable(hsm.ReasonOf(status.Err), "is blocked", status.Err)
+		case down && status.Err != nil, status.State == Stopped:
+			return nil, b.unavailable(hsm.TokenGone, "is "+string(status.State), status.Err)
 		}
 		select {
 		case <-changed:
@@ -53,13 +56,13 @@ func (b *Backend) unavailable(reason hsm.Reason, how string, cause error) error 
 
 // call runs f on the current process' token, and once more on the next one when
 // the first went away under it.
-func call[T any](ctx context.Context, b *Backend, f func(hsm.Token) (T, error)) (T, error) {
+func call[T any](ctx context.Context, b *Backend, f func(context.Context, hsm.Token) (T, error)) (T, error) {
 	var zero T
 	first, err := b.current(ctx)
 	if err != nil {
 		return zero, err
 	}
-	answer, err := f(first)
+	answer, err := device(ctx, b, first, f)
 	if !errors.Is(err, hsm.TokenGone) {
 		return answer, err
 	}
@@ -70,11 +73,51 @@ func call[T any](ctx context.Context, b *Backend, f func(hsm.Token) (T, error)) 
 	if err != nil {
 		return zero, err
 	}
-	return f(second)
+	return device(ctx, b, second, f)
 }
 
-// replaced reports a token as suspect and waits until it is no longer the
-// current one, or has passed its health check meanwhile.
+// device runs a call with its deadline. A caller may leave earlier, the call
+// goes on: nothing can interrupt a vendor library, and only the whole deadline
+// tells a hung one from an impatient caller.
+func device[T any](ctx context.Context, b *Backend, token hsm.Token, f func(context.Context, hsm.Token) (T, error)) (T, error) {
+	type outcome struct {
+		answer T
+		err    error
+	}
+	done := make(chan outcome, 1)
+	b.calls.Go(func() {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.config.CallTimeout)
+		defer cancel()
+		answer, err := f(limited, token)
+		if errors.Is(err, hsm.Timeout) && limited.Err() != nil {
+			b.hung(token)
+		}
+		done <- outcome{answer, err}
+	})
+	select {
+	case o := <-done:
+		return o.answer, o.err
+	case <-ctx.Done():
+		var none T
+		return none, b.unavailable(hsm.Timeout, "did not answer before the caller gave up", ctx.Err())
+	}
+}
+
+// hung has the process of a token replaced, if it is still the current one. Its
+// health check may pass all the same: one stuck call leaves the others alive.
+func (b *Backend) hung(token hsm.Token) {
+	b.mu.Lock()
+	kill := b.kill
+	same := b.token == token
+	b.mu.Unlock()
+	if same {
+		b.config.Log.Warn("a call did not end in time, killing the plugin", "backend", b.config.Name, "timeout", b.config.CallTimeout)
+		kill()
+	}
+}
+
+// replaced reports a token as suspect and waits until it was replaced or has
+// passed its health check.
 func (b *Backend) replaced(ctx context.Context, old hsm.Token) error {
 	b.mu.Lock()
 	changed, same := b.changed, b.token == old
@@ -82,53 +125,57 @@ func (b *Backend) replaced(ctx context.Context, old hsm.Token) error {
 	if !same {
 		return nil
 	}
-	select {
-	case b.suspect <- struct{}{}:
-	default: // a check is due already
-	}
+	healthy := make(chan struct{})
+	ask := b.suspect
 	timeout := time.NewTimer(readyWait)
 	defer timeout.Stop()
-	select {
-	case <-changed:
-		return nil
-	case <-timeout.C:
-		return nil // still there and healthy: the retry will tell
-	case <-ctx.Done():
-		return b.unavailable(hsm.Timeout, "lost its token during the call", ctx.Err())
+	for {
+		select {
+		case ask <- healthy:
+			ask = nil // asked
+		case <-healthy:
+			return nil
+		case <-changed:
+			return nil
+		case <-timeout.C:
+			return b.unavailable(hsm.TokenGone, "lost its token during the call", nil)
+		case <-ctx.Done():
+			return b.unavailable(hsm.Timeout, "lost its token during the call", ctx.Err())
+		}
 	}
 }
 
 func (t token) Describe(ctx context.Context) (*hsm.Info, error) {
-	return call(ctx, t.backend, func(h hsm.Token) (*hsm.Info, error) { return h.Describe(ctx) })
+	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (*hsm.Info, error) { return h.Describe(ctx) })
 }
 
 func (t token) GenerateKey(ctx context.Context, spec hsm.KeySpec) (*hsm.Key, error) {
-	return call(ctx, t.backend, func(h hsm.Token) (*hsm.Key, error) { return h.GenerateKey(ctx, spec) })
+	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (*hsm.Key, error) { return h.GenerateKey(ctx, spec) })
 }
 
 func (t token) Keys(ctx context.Context) ([]hsm.Key, error) {
-	return call(ctx, t.backend, func(h hsm.Token) ([]hsm.Key, error) { return h.Keys(ctx) })
+	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) ([]hsm.Key, error) { return h.Keys(ctx) })
 }
 
 func (t token) Key(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
-	return call(ctx, t.backend, func(h hsm.Token) (*hsm.Key, error) { return h.Key(ctx, id) })
+	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (*hsm.Key, error) { return h.Key(ctx, id) })
 }
 
 func (t token) CheckValue(ctx context.Context, id hsm.KeyID) (hsm.CheckValue, error) {
-	return call(ctx, t.backend, func(h hsm.Token) (hsm.CheckValue, error) { return h.CheckValue(ctx, id) })
+	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (hsm.CheckValue, error) { return h.CheckValue(ctx, id) })
 }
 
 func (t token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
-	return call(ctx, t.backend, func(h hsm.Token) ([]byte, error) { return h.Wrap(ctx, req) })
+	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) ([]byte, error) { return h.Wrap(ctx, req) })
 }
 
 func (t token) DestroyKey(ctx context.Context, id hsm.KeyID) error {
-	_, err := call(ctx, t.backend, func(h hsm.Token) (struct{}, error) { return struct{}{}, h.DestroyKey(ctx, id) })
+	_, err := call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (struct{}, error) { return struct{}{}, h.DestroyKey(ctx, id) })
 	return err
 }
 
 func (t token) Health(ctx context.Context) error {
-	_, err := call(ctx, t.backend, func(h hsm.Token) (struct{}, error) { return struct{}{}, h.Health(ctx) })
+	_, err := call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (struct{}, error) { return struct{}{}, h.Health(ctx) })
 	return err
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 )
@@ -41,6 +42,7 @@ type Backend struct {
 	SHA256               string // lower-case hex, "" is what the plugin directory's manifest says
 	PINFile              string
 	AllowForeignEndpoint bool
+	CallTimeout          time.Duration // of each call to the device
 	Settings             map[string]string
 	Environment          map[string]string
 }

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 )
@@ -58,10 +59,10 @@ func TestGood(t *testing.T) {
 			{
 				Name: "payments-hsm", Plugin: "softhsm", PINFile: "/etc/kmsbroker/payments.pin",
 				SHA256:               "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-				AllowForeignEndpoint: true, Settings: map[string]string{"token_label": "payments"},
+				AllowForeignEndpoint: true, CallTimeout: 5 * time.Second, Settings: map[string]string{"token_label": "payments"},
 				Environment: map[string]string{"SOFTHSM2_CONF": "/etc/kmsbroker/softhsm2.conf"},
 			},
-			{Name: "luna", Plugin: "/usr/lib/luna/plugin", PINFile: "/etc/kmsbroker/luna.pin"},
+			{Name: "luna", Plugin: "/usr/lib/luna/plugin", PINFile: "/etc/kmsbroker/luna.pin", CallTimeout: DefaultCallTimeout},
 		},
 		Grants: []authz.Grant{
 			{

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
@@ -19,6 +20,9 @@ const (
 	DefaultRuntimeDir = "/run/kmsbroker"
 	DefaultPluginDir  = "/usr/libexec/kmsbroker/plugins"
 	DefaultAdminGroup = "kmsbroker-admin"
+	// DefaultCallTimeout allows for a Luna HA failover, which can hold a call
+	// for more than 20 seconds.
+	DefaultCallTimeout = 30 * time.Second
 )
 
 // maxSocketPath is the length of sun_path less its final NUL, unix(7).
@@ -193,6 +197,7 @@ func (t *table) backend(name string) Backend {
 		SHA256:               t.checksum("sha256"),
 		PINFile:              t.required("pin_file"),
 		AllowForeignEndpoint: t.boolean("allow_foreign_endpoint"),
+		CallTimeout:          t.duration("call_timeout", DefaultCallTimeout, time.Second, 10*time.Minute),
 		Settings:             t.texts("settings"),
 		Environment:          t.environment("environment"),
 	}

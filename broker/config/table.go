@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // table reads one table of the file. Every read tells it a key that may stand
@@ -110,6 +111,17 @@ func (t *table) present(key string) bool {
 func (t *table) boolean(key string) bool {
 	b, _ := read[bool](t, key, "true or false")
 	return b
+}
+
+// duration reads a time span such as "30s"; a missing one is the default.
+func (t *table) duration(key string, otherwise, least, most time.Duration) time.Duration {
+	text := t.text(key, otherwise.String())
+	d, err := time.ParseDuration(text)
+	if err != nil || d < least || d > most {
+		t.problem(key, "%s must be a time between %v and %v such as \"30s\", not %q", t.full(key), least, most, text)
+		return otherwise
+	}
+	return d
 }
 
 // texts reads a table of strings.

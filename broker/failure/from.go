@@ -39,10 +39,11 @@ var hsmKinds = map[hsm.Reason]struct {
 	kind Kind
 	hint string
 }{
-	hsm.PINIncorrect:         {WrongState, "the PIN is not tried again; correct the PIN file, then restart kmsbrokerd"},
-	hsm.PINLocked:            {WrongState, "the HSM's security officer must unlock the role"},
-	hsm.PINExpired:           {WrongState, "change the role's PIN on the HSM, update the PIN file, then restart kmsbrokerd"},
-	hsm.PINMissing:           {WrongState, "give the role a PIN on the HSM, or the backend a pin_file"},
+	hsm.PINIncorrect:         {WrongState, "the PIN is not tried again; correct the PIN file, then `kmsbrokerctl backend retry-login`"},
+	hsm.PINLocked:            {WrongState, "the HSM's security officer must unlock the role, then `kmsbrokerctl backend retry-login`"},
+	hsm.PINExpired:           {WrongState, "change the role's PIN on the HSM and in the PIN file, then `kmsbrokerctl backend retry-login`"},
+	hsm.PINMissing:           {WrongState, "give the role a PIN on the HSM and the backend a pin_file, then `kmsbrokerctl backend retry-login`"},
+	hsm.LoginUnclear:         {WrongState, "check the PIN and the HSM's count of failed logins, then `kmsbrokerctl backend retry-login`"},
 	hsm.TokenGone:            {Unavailable, "`kmsbrokerctl backend show` tells how the backend is"},
 	hsm.Busy:                 {Unavailable, "try again later"},
 	hsm.Timeout:              {Unavailable, "`kmsbrokerctl backend show` tells how the backend is"},
@@ -53,7 +54,7 @@ var hsmKinds = map[hsm.Reason]struct {
 	hsm.AlreadyExists:        {WrongState, ""},
 	hsm.NotPermitted:         {WrongState, "check the backend's role and the partition's policies"},
 	hsm.Invalid:              {Invalid, ""},
-	hsm.Misconfigured:        {WrongState, "correct the backend's section of the configuration"},
+	hsm.Misconfigured:        {WrongState, "correct the backend's section of the configuration, or the files that it names"},
 	hsm.Corrupt:              {Corrupt, ""},
 	hsm.Internal:             {Internal, ""},
 }

@@ -87,15 +87,16 @@ const (
 	Failed
 )
 
-// Request asks for an import.
+// Request asks for an import. What is nil has its default in a new import; one
+// that is continued keeps what it was begun with.
 type Request struct {
 	Name              string
 	Backend           string
-	Region            string // empty: the endpoint's
-	Alias             string // with its prefix; empty: none
-	Description       string
-	WrappingAlgorithm string    // empty or "auto": the strongest OAEP that both ends accept
-	MaterialExpiresAt time.Time // zero: never
+	Region            string  // empty: the endpoint's
+	Alias             *string // with its prefix; default: none
+	Description       *string
+	WrappingAlgorithm *string // default "auto": the strongest OAEP that both ends accept
+	Expires           *string // as package expiry reads it; default "never"
 }
 
 // Import imports a new key, or continues an interrupted import of that name,
@@ -119,6 +120,28 @@ func (i *Importer) Import(ctx context.Context, req Request, report func(Progress
 		return nil, auditErr
 	}
 	return key, err
+}
+
+// Abandon forgets an unfinished import and returns its journal, which names the
+// HSM key and the CMK that it leaves behind.
+func (i *Importer) Abandon(ctx context.Context, name string) (*keyring.Import, error) {
+	release, err := i.reserve(name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	imp, ok := i.Keyring.Import(name)
+	if !ok {
+		return nil, failure.New(failure.NotFound, "IMPORT_NOT_FOUND", "there is no unfinished import of %.80q", name)
+	}
+	err = i.Record(ctx, audit.Event{
+		Action: audit.ImportDrop, Outcome: audit.Allowed, Key: name, KeyID: imp.KeyID, Backend: imp.Plan.Backend,
+		Details: map[string]string{audit.DetailHSMKeyID: string(imp.HSMKeyID), audit.DetailImportID: imp.ID},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return imp, i.Keyring.AbandonImport(name)
 }
 
 // reserve makes the caller the only one that works on a name.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
@@ -26,7 +28,6 @@ func TestChooseAlgorithm(t *testing.T) {
 		want           hsm.WrappingAlgorithm
 	}{
 		{"strongest", "auto", all, all, hsm.OAEPSHA256},
-		{"nothing said is auto", "", all, all, hsm.OAEPSHA256},
 		{"what SoftHSM can", "auto", softhsm, all, hsm.OAEPSHA1},
 		{"never PKCS#1 v1.5 by itself", "auto", softhsm, instance, ""},
 		{"PKCS#1 v1.5 by name", "RSAES_PKCS1_V1_5", softhsm, instance, hsm.PKCS1v15},
@@ -62,6 +63,7 @@ func TestCheckAlias(t *testing.T) {
 // cloud is a KMS that keeps no keys but counts, fails and lies on demand.
 type cloud struct {
 	kmsapi.KMS // what a test does not use panics
+	mu         sync.Mutex
 	cmks       map[string]string
 	create     func() error
 	params     func() (*kmsapi.ImportParameters, error)
@@ -70,6 +72,10 @@ type cloud struct {
 
 func (c *cloud) ListKeys(context.Context, kmsapi.Page) (*kmsapi.KeyList, error) {
 	return &kmsapi.KeyList{}, nil
+}
+
+func (c *cloud) ListAliases(context.Context, kmsapi.Page) (*kmsapi.AliasList, error) {
+	return &kmsapi.AliasList{}, nil
 }
 
 func (c *cloud) CreateKey(_ context.Context, req kmsapi.CreateKeyRequest) (*kmsapi.KeyMetadata, error) {
@@ -89,7 +95,16 @@ func (c *cloud) DescribeKey(_ context.Context, id string) (*kmsapi.KeyMetadata, 
 	return &kmsapi.KeyMetadata{KeyID: id, Origin: kmsapi.OriginExternal, Spec: kmsapi.KeySpecAES256, State: kmsapi.PendingImport}, nil
 }
 
+// appear makes a CMK visible.
+func (c *cloud) appear(id, importID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cmks[id] = importID
+}
+
 func (c *cloud) ListTagResources(_ context.Context, req kmsapi.ListTagResourcesRequest) (*kmsapi.TaggedKeys, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	found := &kmsapi.TaggedKeys{}
 	for id, importID := range c.cmks {
 		if slices.ContainsFunc(req.Tags, func(t kmsapi.Tag) bool { return t.Key == TagImport && t.Value == importID }) {
@@ -108,6 +123,7 @@ type bench struct {
 	token   *hsmtest.Token
 	cloud   *cloud
 	records []audit.Event
+	now     time.Time // zero: the real time
 }
 
 func newBench(t *testing.T) *bench {
@@ -123,7 +139,12 @@ func newBench(t *testing.T) *bench {
 		Endpoint: Endpoint{KMS: b.cloud, URL: "https://kms.cn-hangzhou.aliyuncs.com", Region: "cn-hangzhou", Genuine: true, WrappingAlgorithms: hsm.WrappingAlgorithms()},
 		Backend:  func(string) (Backend, error) { return Backend{Token: b.token}, nil },
 		Record:   func(_ context.Context, e audit.Event) error { b.records = append(b.records, e); return nil },
-		Now:      time.Now,
+		Now: func() time.Time {
+			if b.now.IsZero() {
+				return time.Now()
+			}
+			return b.now
+		},
 	})
 	return b
 }
@@ -190,16 +211,156 @@ func TestExportIsOnRecordBeforeItHappens(t *testing.T) {
 	}
 }
 
+// TestCreateKeyInFlight: the daemon died while CreateKey was on its way, and the
+// CMK appears only after the next attempt has begun to look for it.
+func TestCreateKeyInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		late := &kmsapi.Error{Operation: "CreateKey", Cause: context.DeadlineExceeded}
+		b.cloud.create = func() error {
+			for id, importID := range b.cloud.cmks { // not visible yet
+				delete(b.cloud.cmks, id)
+				time.AfterFunc(createGrace/2, func() { b.cloud.appear(id, importID) })
+			}
+			return late
+		}
+		if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, late) {
+			t.Fatalf("first attempt: %v", err)
+		}
+		stop := errors.New("far enough")
+		b.cloud.params = func() (*kmsapi.ImportParameters, error) { return nil, stop }
+		if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, stop) {
+			t.Fatalf("second attempt: %v", err)
+		}
+		if b.cloud.created != 1 {
+			t.Errorf("CreateKey was called %d times", b.cloud.created)
+		}
+		b.Keyring.Close()
+	})
+}
+
+// TestRefusedCreateKey: what KMS refused cannot appear, so nobody waits for it.
+func TestRefusedCreateKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		refused := &kmsapi.Error{Operation: "CreateKey", Code: kmsapi.CodeLimitExceeded, Status: 400}
+		b.cloud.create = func() error {
+			clear(b.cloud.cmks)
+			return refused
+		}
+		start := time.Now()
+		for range 2 {
+			if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, refused) {
+				t.Fatal(err)
+			}
+		}
+		if b.cloud.created != 2 || time.Since(start) > 0 {
+			t.Errorf("%d calls in %v", b.cloud.created, time.Since(start))
+		}
+		b.Keyring.Close()
+	})
+}
+
+// TestCanceledCreateKey: the administrator leaves during CreateKey, and its
+// answer is journaled all the same.
+func TestCanceledCreateKey(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.cloud.create = func() error { cancel(); return nil }
+	if _, err := b.Import(ctx, Request{Name: "k", Backend: "hsm"}, func(Progress) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("import: %v", err)
+	}
+	if imp, _ := b.Keyring.Import("k"); imp == nil || imp.KeyID == "" {
+		t.Errorf("the CMK is not in the journal: %+v", imp)
+	}
+}
+
+// TestResumeWithoutFlags is what the hint of `key list` suggests.
+func TestResumeWithoutFlags(t *testing.T) {
+	b := newBench(t)
+	b.now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	stop := errors.New("stop")
+	b.cloud.params = func() (*kmsapi.ImportParameters, error) { return nil, stop }
+	alias, expires := "alias/k", "90d"
+	if err := b.importKey(Request{Name: "k", Backend: "hsm", Alias: &alias, Expires: &expires}); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	before, _ := b.Keyring.Import("k")
+	b.now = b.now.Add(time.Hour)
+	for _, req := range []Request{{Name: "k", Backend: "hsm"}, {Name: "k", Backend: "hsm", Expires: &expires}} {
+		if err := b.importKey(req); !errors.Is(err, stop) {
+			t.Fatal(err)
+		}
+		after, _ := b.Keyring.Import("k")
+		if after.Plan != before.Plan || after.Plan.Alias != alias || after.Plan.MaterialExpiresAt.IsZero() {
+			t.Errorf("the plan %+v became %+v", before.Plan, after.Plan)
+		}
+	}
+}
+
+// TestLapsedExpiry: an import whose expiry passed before it ended takes a later
+// one, and imports the material again with it.
+func TestLapsedExpiry(t *testing.T) {
+	b := newBench(t)
+	b.now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	stop := errors.New("stop")
+	b.cloud.params = func() (*kmsapi.ImportParameters, error) { return nil, stop }
+	expires := "1d"
+	if err := b.importKey(Request{Name: "k", Backend: "hsm", Expires: &expires}); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	if _, err := b.Keyring.BeginStep("k", stepImport, b.now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Keyring.EndStep("k", stepImport, b.now, func(*keyring.Import) {}); err != nil {
+		t.Fatal(err)
+	}
+	b.now = b.now.AddDate(0, 0, 2)
+	if err := b.importKey(Request{Name: "k", Backend: "hsm"}); failure.From(err).Reason != "EXPIRY" {
+		t.Errorf("without a new expiry: %v", err)
+	}
+	expires = "never"
+	if err := b.importKey(Request{Name: "k", Backend: "hsm", Expires: &expires}); !errors.Is(err, stop) {
+		t.Errorf("with a new expiry the material is not imported again: %v", err)
+	}
+}
+
+func TestAbandon(t *testing.T) {
+	b := newBench(t)
+	stop := errors.New("stop")
+	b.cloud.params = func() (*kmsapi.ImportParameters, error) { return nil, stop }
+	if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	left, err := b.Abandon(t.Context(), "k")
+	if err != nil || left.KeyID == "" || left.HSMKeyID == "" {
+		t.Fatalf("Abandon = %+v, %v", left, err)
+	}
+	if last := b.records[len(b.records)-1]; last.Action != audit.ImportDrop || last.KeyID != left.KeyID {
+		t.Errorf("record: %+v", last)
+	}
+	if _, err := b.Abandon(t.Context(), "k"); failure.KindOf(err) != failure.NotFound {
+		t.Errorf("again: %v", err)
+	}
+	if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, stop) {
+		t.Errorf("the name is not free: %v", err)
+	}
+	if b.cloud.created != 2 {
+		t.Errorf("%d CMKs were made, want a second one", b.cloud.created)
+	}
+}
+
 func TestResumeKeepsWhatExists(t *testing.T) {
 	b := newBench(t)
 	stop := errors.New("stop")
 	b.cloud.params = func() (*kmsapi.ImportParameters, error) { return nil, stop }
-	first := Request{Name: "k", Backend: "hsm", Description: "one"}
+	one, two, sha1 := "one", "two", string(hsm.OAEPSHA1)
+	first := Request{Name: "k", Backend: "hsm", Description: &one}
 	if err := b.importKey(first); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	other := first
-	other.Description = "two"
+	other.Description = &two
 	if err := b.importKey(other); failure.From(err).Reason != "IMPORT_DIFFERS" || !strings.Contains(err.Error(), `"one"`) {
 		t.Errorf("resumed with another description: %v", err)
 	}
@@ -209,7 +370,7 @@ func TestResumeKeepsWhatExists(t *testing.T) {
 		t.Errorf("resumed with another backend: %v", err)
 	}
 	other = first
-	other.WrappingAlgorithm = string(hsm.OAEPSHA1)
+	other.WrappingAlgorithm = &sha1
 	if err := b.importKey(other); !errors.Is(err, stop) {
 		t.Errorf("resumed with another algorithm: %v", err)
 	}
@@ -252,7 +413,13 @@ func TestReimportOfAnotherKey(t *testing.T) {
 	key := &keyring.Key{Name: "k", Backend: "hsm", CMKs: []keyring.CMK{{
 		KeyID: "cmk", HSMKeyID: id, CheckValue: kcv.String(), WrappingAlgorithm: hsm.OAEPSHA256,
 	}}}
-	_, err := b.Reimport(t.Context(), key, time.Time{}, func(Progress) {})
+	if err := b.Keyring.BeginImport(&keyring.Import{Name: "k"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Keyring.FinishImport("k", key); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.Reimport(t.Context(), "k", nil, func(Progress) {})
 	if f := failure.From(err); f.Reason != "CHECK_VALUE" || !strings.Contains(f.Message, kcv.String()) {
 		t.Errorf("reimport: %v", err)
 	}

@@ -8,22 +8,28 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/internal/expiry"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
 // Reimport wraps the HSM key of a CMK again and imports it into the same CMK.
 // KMS accepts only identical material, for ever, so success is the service's
-// own statement that the material is the HSM's. Every step can be repeated;
-// there is no journal.
-func (i *Importer) Reimport(ctx context.Context, key *keyring.Key, expires time.Time, report func(Progress)) (*keyring.Key, error) {
-	release, err := i.reserve(key.Name)
+// own statement that the material is the HSM's. A nil expiry stays what it is.
+// Every step can be repeated; there is no journal.
+func (i *Importer) Reimport(ctx context.Context, name string, asked *string, report func(Progress)) (*keyring.Key, error) {
+	release, err := i.reserve(name)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	key, err := i.Keyring.Key(name)
+	if err != nil {
+		return nil, err
+	}
 	r := &run{Importer: i, report: report}
 	cmk := key.Current()
 	algorithm := cmk.WrappingAlgorithm
+	var expires time.Time
 	var params *kmsapi.ImportParameters
 	var wrapped []byte
 	steps := []struct {
@@ -31,7 +37,10 @@ func (i *Importer) Reimport(ctx context.Context, key *keyring.Key, expires time.
 		run  func() (string, error)
 	}{
 		{stepPlan, func() (detail string, err error) {
-			algorithm, err = r.planReimport(ctx, key, expires)
+			if expires, err = r.reimportExpiry(ctx, cmk, asked); err != nil {
+				return "", err
+			}
+			algorithm, err = r.planReimport(ctx, key)
 			return fmt.Sprintf("%s, %s", algorithm, expiryText(expires)), err
 		}},
 		{stepParameters, func() (string, error) {
@@ -42,7 +51,7 @@ func (i *Importer) Reimport(ctx context.Context, key *keyring.Key, expires time.
 			return "wrapping key " + fingerprint(params.PublicKey)[:16], nil
 		}},
 		{stepWrap, func() (string, error) {
-			wrapped, err = i.export(ctx, key.Name, r.backend, key.Backend,
+			wrapped, err = i.export(ctx, name, r.backend, key.Backend,
 				hsm.WrapRequest{Key: cmk.HSMKeyID, Algorithm: algorithm, PublicKey: params.PublicKey}, cmk.KeyID)
 			return fmt.Sprintf("%d bytes", len(wrapped)), err
 		}},
@@ -58,17 +67,36 @@ func (i *Importer) Reimport(ctx context.Context, key *keyring.Key, expires time.
 			return nil, err
 		}
 	}
-	return i.Keyring.Update(key.Name, func(k *keyring.Key) error {
+	return i.Keyring.Update(name, func(k *keyring.Key) error {
 		k.Current().WrappingAlgorithm = algorithm
 		k.Current().MaterialExpiresAt = expires
 		return nil
 	})
 }
 
-func (r *run) planReimport(ctx context.Context, key *keyring.Key, expires time.Time) (hsm.WrappingAlgorithm, error) {
-	if err := r.checkExpiry(expires); err != nil {
-		return "", err
+// reimportExpiry is when the material shall expire. Without a word it stays what
+// KMS says, which knows better than the registry; once the material is gone KMS
+// no longer tells.
+func (r *run) reimportExpiry(ctx context.Context, cmk *keyring.CMK, asked *string) (time.Time, error) {
+	if asked != nil {
+		at, err := expiry.Parse(*asked, r.Now())
+		if err != nil {
+			return at, failure.New(failure.Invalid, "EXPIRY", "%v", err)
+		}
+		return at, r.checkExpiry(at)
 	}
+	seen, err := r.Endpoint.KMS.DescribeKey(ctx, cmk.KeyID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	at := cmk.MaterialExpiresAt
+	if seen.State != kmsapi.PendingImport {
+		at = seen.MaterialExpireTime
+	}
+	return at, r.checkExpiry(at)
+}
+
+func (r *run) planReimport(ctx context.Context, key *keyring.Key) (hsm.WrappingAlgorithm, error) {
 	backend, err := r.Backend(key.Backend)
 	if err != nil {
 		return "", err
@@ -90,13 +118,5 @@ func (r *run) planReimport(ctx context.Context, key *keyring.Key, expires time.T
 	if algorithm, err := ChooseAlgorithm(string(key.Current().WrappingAlgorithm), token, service); err == nil {
 		return algorithm, nil
 	}
-	return ChooseAlgorithm("auto", token, service)
-}
-
-func (i *Importer) checkExpiry(t time.Time) error {
-	if t.IsZero() || t.After(i.Now()) {
-		return nil
-	}
-	return failure.New(failure.Invalid, "EXPIRY", "the expiry %s has passed", t.UTC().Format(time.RFC3339)).
-		WithHint("give a later one with --expires, or never")
+	return ChooseAlgorithm(automatic, token, service)
 }

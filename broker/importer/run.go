@@ -29,7 +29,9 @@ const (
 	stepAlias      = "alias"
 )
 
-type stepFunc func(r *run, ctx context.Context, again bool) (detail string, found func(*keyring.Import), err error)
+// stepFunc does one step. earlier is the record of an attempt whose outcome is
+// unknown, nil for the first.
+type stepFunc func(r *run, ctx context.Context, earlier *keyring.ImportStep) (detail string, found func(*keyring.Import), err error)
 
 var steps = []struct {
 	name string
@@ -84,57 +86,57 @@ func (r *run) begin(ctx context.Context, req Request) error {
 		return failure.New(failure.WrongState, "KEY_EXISTS", "key %q exists already", req.Name).
 			WithHint("`kmsbrokerctl key show %s` shows it", req.Name)
 	}
+	begun, resumed := r.Keyring.Import(req.Name)
 	var plan keyring.ImportPlan
 	err := r.step(stepPlan, func() (string, error) {
 		var err error
-		plan, err = r.plan(ctx, req)
+		plan, err = r.plan(ctx, req, begun)
 		return fmt.Sprintf("%s into %s, %s", plan.WrappingAlgorithm, plan.Region, expiryText(plan.MaterialExpiresAt)), err
 	})
 	if err != nil {
 		return err
 	}
-	if imp, ok := r.Keyring.Import(req.Name); ok {
-		r.imp = imp
-		return r.takeUp(plan)
+	if resumed {
+		return r.takeUp(ctx, begun, plan)
 	}
 	r.imp = &keyring.Import{
 		ID: rand.Text(), Name: req.Name, Plan: plan, StartedAt: r.Now().UTC(), HSMKeyID: hsm.NewKeyID(),
 	}
-	err = r.Record(ctx, audit.Event{Action: audit.ImportBegin, Outcome: audit.Allowed, Key: req.Name, Backend: req.Backend,
-		Details: map[string]string{
-			audit.DetailHSMKeyID: string(r.imp.HSMKeyID), audit.DetailImportID: r.imp.ID,
-			audit.DetailEndpoint: r.Endpoint.URL, audit.DetailAlgorithm: string(plan.WrappingAlgorithm),
-		}})
-	if err != nil {
+	if err := r.recordPlan(ctx, audit.ImportBegin); err != nil {
 		return err
 	}
 	return r.Keyring.BeginImport(r.imp)
 }
 
-// takeUp continues an interrupted import. What exists already cannot change
-// with a new request: the HSM key its backend, the CMK its description, the
-// imported material its expiry.
-func (r *run) takeUp(plan keyring.ImportPlan) error {
-	old := r.imp.Plan
-	var differs string
-	switch {
-	case old.Backend != plan.Backend && r.imp.Begun(stepGenerate):
-		differs = "backend " + old.Backend
-	case old.Region != plan.Region && r.imp.Begun(stepCreate):
-		differs = "region " + old.Region
-	case old.Description != plan.Description && r.imp.Begun(stepCreate):
-		differs = fmt.Sprintf("description %q", old.Description)
-	case !old.MaterialExpiresAt.Equal(plan.MaterialExpiresAt) && r.imp.Completed(stepImport):
-		differs = expiryText(old.MaterialExpiresAt)
+// takeUp continues an interrupted import. Material that was imported with
+// another expiry is imported once more.
+func (r *run) takeUp(ctx context.Context, begun *keyring.Import, plan keyring.ImportPlan) error {
+	r.imp = begun
+	again := !plan.MaterialExpiresAt.Equal(begun.Plan.MaterialExpiresAt)
+	imp, err := r.Keyring.UpdateImport(begun.Name, func(i *keyring.Import) {
+		i.Plan = plan
+		if step := i.Step(stepImport); again && step != nil {
+			step.Done = time.Time{}
+		}
+	})
+	if err != nil {
+		return err
 	}
-	if differs != "" {
-		return failure.New(failure.WrongState, "IMPORT_DIFFERS",
-			"an import of %q was begun with %s and is not finished", r.imp.Name, differs).
-			WithHint("repeat the command with that value to finish it")
-	}
-	imp, err := r.Keyring.UpdateImport(r.imp.Name, func(i *keyring.Import) { i.Plan = plan })
 	r.imp = imp
-	return err
+	return r.recordPlan(ctx, audit.ImportResume)
+}
+
+func (r *run) recordPlan(ctx context.Context, action string) error {
+	details := map[string]string{
+		audit.DetailHSMKeyID: string(r.imp.HSMKeyID), audit.DetailImportID: r.imp.ID,
+		audit.DetailEndpoint: r.Endpoint.URL, audit.DetailAlgorithm: string(r.imp.Plan.WrappingAlgorithm),
+	}
+	if !r.Endpoint.Genuine {
+		details[audit.DetailForeign] = "true"
+	}
+	return r.Record(ctx, audit.Event{
+		Action: action, Outcome: audit.Allowed, Key: r.imp.Name, KeyID: r.imp.KeyID, Backend: r.imp.Plan.Backend, Details: details,
+	})
 }
 
 // journaled runs a step between its two journal entries.
@@ -143,13 +145,13 @@ func (r *run) journaled(ctx context.Context, name string, f stepFunc) error {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		again := r.imp.Begun(name)
+		earlier := r.imp.Step(name)
 		imp, err := r.Keyring.BeginStep(r.imp.Name, name, r.Now().UTC())
 		if err != nil {
 			return "", err
 		}
 		r.imp = imp
-		detail, found, err := f(r, ctx, again)
+		detail, found, err := f(r, ctx, earlier)
 		if err != nil {
 			return "", err
 		}

@@ -18,7 +18,7 @@ const LabelPrefix = "kmsbroker/"
 
 // generate makes the HSM key. The ID was journaled before, and the token
 // returns the key of an earlier attempt under the same ID.
-func (r *run) generate(ctx context.Context, _ bool) (string, func(*keyring.Import), error) {
+func (r *run) generate(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
 	token := r.backend.Token
 	key, err := token.GenerateKey(ctx, hsm.KeySpec{ID: r.imp.HSMKeyID, Label: LabelPrefix + r.imp.Name})
 	if err != nil {
@@ -37,9 +37,9 @@ func (r *run) generate(ctx context.Context, _ bool) (string, func(*keyring.Impor
 
 // create makes the CMK. CreateKey is not idempotent and an orphan costs money
 // for ever, so a repeat first looks for the CMK of the earlier attempt.
-func (r *run) create(ctx context.Context, again bool) (string, func(*keyring.Import), error) {
-	if again {
-		cmk, err := r.findCMK(ctx)
+func (r *run) create(ctx context.Context, earlier *keyring.ImportStep) (string, func(*keyring.Import), error) {
+	if earlier != nil {
+		cmk, err := r.awaitCMK(ctx, earlier.Started)
 		if err != nil {
 			return "", nil, err
 		}
@@ -47,17 +47,57 @@ func (r *run) create(ctx context.Context, again bool) (string, func(*keyring.Imp
 			return "found CMK " + cmk.KeyID + " of an earlier attempt", adopt(cmk), nil
 		}
 	}
+	cmk, err := r.createCMK(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	return "CMK " + cmk.KeyID, adopt(cmk), nil
+}
+
+// createTimeout is how long CreateKey may take, and createGrace how long after
+// its beginning a lost one may still take effect, or its tags stay invisible.
+const (
+	createTimeout = 20 * time.Second
+	createGrace   = 30 * time.Second
+)
+
+// createCMK asks for the CMK even if the administrator leaves meanwhile, so that
+// the answer is not lost for that. A definite refusal takes the step's record
+// back: the next attempt need not look for what cannot exist.
+func (r *run) createCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
+	defer cancel()
 	cmk, err := r.Endpoint.KMS.CreateKey(ctx, kmsapi.CreateKeyRequest{
 		Origin: kmsapi.OriginExternal, KeySpec: kmsapi.KeySpecAES256, KeyUsage: kmsapi.UsageEncrypt,
 		Description: r.imp.Plan.Description, Tags: r.tags(),
 	})
-	if err != nil {
-		return "", nil, err
+	if err == nil {
+		return cmk, checkCMK(cmk)
 	}
-	if err := checkCMK(cmk); err != nil {
-		return "", nil, err
+	if e, ok := errors.AsType[*kmsapi.Error](err); ok && !e.OutcomeUnknown() {
+		_, withdrawn := r.Keyring.WithdrawStep(r.imp.Name, stepCreate)
+		err = errors.Join(err, withdrawn)
 	}
-	return "CMK " + cmk.KeyID, adopt(cmk), nil
+	return nil, err
+}
+
+// awaitCMK looks for the CMK of an attempt that began at started, until it can no
+// longer appear; nil if there is none.
+func (r *run) awaitCMK(ctx context.Context, started time.Time) (*kmsapi.KeyMetadata, error) {
+	for {
+		cmk, err := r.findCMK(ctx)
+		if cmk != nil || err != nil {
+			return cmk, err
+		}
+		if r.Now().Sub(started) > createGrace {
+			return nil, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 func adopt(cmk *kmsapi.KeyMetadata) func(*keyring.Import) {
@@ -111,7 +151,7 @@ func (r *run) findCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
 
 // parameters fetches a wrapping key. Only what is fetched here, in this
 // process, is ever wrapped under.
-func (r *run) parameters(ctx context.Context, _ bool) (string, func(*keyring.Import), error) {
+func (r *run) parameters(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
 	params, err := r.fetchParameters(ctx, r.imp.KeyID, r.imp.Plan.WrappingAlgorithm)
 	if err != nil {
 		return "", nil, err
@@ -136,7 +176,7 @@ func (i *Importer) fetchParameters(ctx context.Context, keyID string, algorithm 
 
 // wrap has the HSM encrypt the key. It is the only way in which key material
 // leaves the HSM, so it is on record before it happens.
-func (r *run) wrap(ctx context.Context, _ bool) (string, func(*keyring.Import), error) {
+func (r *run) wrap(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
 	wrapped, err := r.export(ctx, r.imp.Name, r.backend, r.imp.Plan.Backend, hsm.WrapRequest{
 		Key: r.imp.HSMKeyID, Algorithm: r.imp.Plan.WrappingAlgorithm, PublicKey: r.params.PublicKey,
 	}, r.imp.KeyID)
@@ -166,7 +206,7 @@ func (i *Importer) export(ctx context.Context, name string, backend Backend, bac
 	return wrapped, nil
 }
 
-func (r *run) importMaterial(ctx context.Context, _ bool) (string, func(*keyring.Import), error) {
+func (r *run) importMaterial(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
 	ack, err := r.Endpoint.KMS.ImportKeyMaterial(ctx, kmsapi.ImportKeyMaterialRequest{
 		KeyID: r.imp.KeyID, EncryptedKeyMaterial: r.wrapped, ImportToken: r.params.ImportToken,
 		ExpiresAt: r.imp.Plan.MaterialExpiresAt,
@@ -177,7 +217,7 @@ func (r *run) importMaterial(ctx context.Context, _ bool) (string, func(*keyring
 	return "request " + ack.RequestID, nil, nil
 }
 
-func (r *run) verify(ctx context.Context, _ bool) (string, func(*keyring.Import), error) {
+func (r *run) verify(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
 	if err := r.roundTrip(ctx, r.imp.KeyID); err != nil {
 		return "", nil, err
 	}
@@ -185,12 +225,12 @@ func (r *run) verify(ctx context.Context, _ bool) (string, func(*keyring.Import)
 }
 
 // alias names the CMK. An alias that an earlier attempt set is left as it is.
-func (r *run) alias(ctx context.Context, again bool) (string, func(*keyring.Import), error) {
+func (r *run) alias(ctx context.Context, earlier *keyring.ImportStep) (string, func(*keyring.Import), error) {
 	alias := r.imp.Plan.Alias
 	if alias == "" {
 		return "none asked for", nil, nil
 	}
-	if again {
+	if earlier != nil {
 		owner, err := r.aliasOwner(ctx, alias)
 		if err != nil {
 			return "", nil, err

@@ -64,6 +64,22 @@ func (k *Keyring) EndStep(name, step string, now time.Time, found func(*Import))
 	})
 }
 
+// WithdrawStep takes back the record of a step that was begun and of which it is
+// certain that it did nothing.
+func (k *Keyring) WithdrawStep(name, step string) (*Import, error) {
+	return k.UpdateImport(name, func(imp *Import) {
+		imp.Steps = slices.DeleteFunc(imp.Steps, func(s ImportStep) bool { return s.Name == step })
+	})
+}
+
+// AbandonImport removes a journal. Whatever was made stays.
+func (k *Keyring) AbandonImport(name string) error {
+	return k.write(func(tx *bbolt.Tx, next *snapshot) error {
+		delete(next.imports, name)
+		return tx.Bucket(importsBucket).Delete([]byte(name))
+	})
+}
+
 // UpdateImport changes an unfinished import and stores it.
 func (k *Keyring) UpdateImport(name string, change func(*Import)) (*Import, error) {
 	var imp *Import

@@ -12,17 +12,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/internal/boltfile"
 )
 
 // FileName is the registry's name within the state directory.
@@ -36,6 +36,7 @@ var (
 	metaBucket    = []byte("meta")
 	keysBucket    = []byte("keys")
 	importsBucket = []byte("imports")
+	loginsBucket  = []byte("logins")
 	versionKey    = []byte("version")
 	instanceKey   = []byte("instance-id")
 )
@@ -59,23 +60,32 @@ type snapshot struct {
 // Open opens or creates the registry in dir, which must exist.
 func Open(dir string) (*Keyring, error) {
 	path := filepath.Join(dir, FileName)
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 2 * time.Second})
+	db, err := boltfile.Open(path)
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("key registry %s is in use by another kmsbrokerd; stop it first", path)
-	case errors.Is(err, os.ErrPermission), errors.Is(err, os.ErrNotExist):
+	case isSystem(err):
 		return nil, fmt.Errorf("open key registry: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("key registry %s cannot be read, restore it from a backup: %w", path, err)
+		return nil, fmt.Errorf("key registry %s is damaged, restore it from a backup: %w", path, err)
 	}
 	k := &Keyring{db: db}
-	if err := k.load(path); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := boltfile.Survive(func() error { return k.load() }); err != nil {
+		// A file whose pages cannot be read cannot be closed either.
+		closed := boltfile.Survive(db.Close)
+		return nil, errors.Join(fmt.Errorf("key registry %s: %w", path, err), closed)
 	}
 	return k, nil
 }
 
-func (k *Keyring) load(path string) error {
+// isSystem reports that the file system refused, which says nothing against the
+// file.
+func isSystem(err error) bool {
+	_, ok := errors.AsType[syscall.Errno](err)
+	return ok
+}
+
+func (k *Keyring) load() error {
 	return k.db.Update(func(tx *bbolt.Tx) error {
 		meta, err := tx.CreateBucketIfNotExists(metaBucket)
 		if err != nil {
@@ -88,8 +98,11 @@ func (k *Keyring) load(path string) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("key registry %s has format %s, this kmsbrokerd knows %s; run the release that wrote it",
-				path, version, formatVersion)
+			return fmt.Errorf("it has format %s, this kmsbrokerd knows %s; run the release that wrote it",
+				version, formatVersion)
+		}
+		if _, err := tx.CreateBucketIfNotExists(loginsBucket); err != nil {
+			return err
 		}
 		k.instanceID = string(meta.Get(instanceKey))
 		s, err := readAll(tx)
@@ -142,7 +155,7 @@ func readAll(tx *bbolt.Tx) (*snapshot, error) {
 
 func damaged(bucket, name string, err error) error {
 	return failure.New(failure.Corrupt, "REGISTRY_CORRUPT",
-		"key registry: record %s/%s is damaged, restore the file from a backup: %v", bucket, name, err)
+		"record %s/%s is damaged, restore the file from a backup: %v", bucket, name, err)
 }
 
 // Close closes the file.
@@ -225,6 +238,18 @@ func (s *snapshot) setKey(key *Key) {
 	for _, cmk := range key.CMKs {
 		s.byCMK[cmk.KeyID] = key
 	}
+}
+
+// get reads a record into v and leaves v alone when there is none.
+func get(tx *bbolt.Tx, bucket []byte, name string, v any) error {
+	raw := tx.Bucket(bucket).Get([]byte(name))
+	if raw == nil {
+		return nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return damaged(string(bucket), name, err)
+	}
+	return nil
 }
 
 func put(tx *bbolt.Tx, bucket []byte, name string, v any) error {

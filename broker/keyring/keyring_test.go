@@ -135,6 +135,18 @@ func TestRefusesWhatItCannotRead(t *testing.T) {
 			t.Errorf("Open: %v", err)
 		}
 	})
+	t.Run("cut short", func(t *testing.T) {
+		dir := t.TempDir()
+		k := open(t, dir)
+		finished(t, k, "payments", "cmk-1")
+		k.Close()
+		if err := os.Truncate(filepath.Join(dir, FileName), int64(3*os.Getpagesize())); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), FileName) {
+			t.Errorf("Open: %v", err)
+		}
+	})
 	t.Run("newer format", func(t *testing.T) {
 		dir := t.TempDir()
 		edit(t, dir, func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(versionKey, []byte("2")) })

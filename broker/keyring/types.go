@@ -79,6 +79,9 @@ type ImportPlan struct {
 	Description       string                `json:"description,omitempty"`
 	WrappingAlgorithm hsm.WrappingAlgorithm `json:"wrapping_algorithm"`
 	MaterialExpiresAt time.Time             `json:"material_expires_at,omitzero"`
+	// How the administrator put it: "auto", "90d".
+	AskedAlgorithm string `json:"asked_algorithm"`
+	AskedExpiry    string `json:"asked_expiry"`
 }
 
 // ImportStep records that a step was begun and, unless it was interrupted, when

@@ -33,8 +33,8 @@ func Listen(ctx context.Context, config SocketConfig) (*net.UnixListener, error)
 		return nil, fmt.Errorf("make socket %s: %w", config.Path, err)
 	}
 	defer os.RemoveAll(dir)
-	private := filepath.Join(dir, "s")
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: private, Net: "unix"})
+	listener, err := listenIn(dir)
+	private := filepath.Join(dir, bindName)
 	if err != nil {
 		return nil, fmt.Errorf("make socket %s: %w", config.Path, err)
 	}
@@ -48,6 +48,20 @@ func Listen(ctx context.Context, config SocketConfig) (*net.UnixListener, error)
 		return nil, errors.Join(fmt.Errorf("make socket %s: %w", config.Path, err), listener.Close())
 	}
 	return listener, nil
+}
+
+const bindName = "s"
+
+// listenIn binds a socket in dir. The path goes through a descriptor, because a
+// socket's path has at most 107 bytes and dir is longer than its final name.
+func listenIn(dir string) (*net.UnixListener, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	short := fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), bindName)
+	return net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
 }
 
 // free makes sure that nothing in use is replaced.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
@@ -52,11 +53,11 @@ func (peerCredentials) OverrideServerName(string) error { return nil }
 // PeerOf returns the process that connected, with the credentials it had then
 // (unix(7), SO_PEERCRED).
 func PeerOf(conn net.Conn) (authz.Caller, error) {
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
+	sc, ok := conn.(syscall.Conn)
+	if !ok || conn.LocalAddr().Network() != "unix" {
 		return authz.Caller{}, fmt.Errorf("%T is not a Unix socket connection", conn)
 	}
-	raw, err := uc.SyscallConn()
+	raw, err := sc.SyscallConn()
 	if err != nil {
 		return authz.Caller{}, err
 	}

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
@@ -120,6 +122,11 @@ func (h health) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest)
 // ask starts a server with one handler on a socket and calls it.
 func ask(t *testing.T, check func(context.Context) error) error {
 	t.Helper()
+	return askWith(t.Context(), t, check)
+}
+
+func askWith(ctx context.Context, t *testing.T, check func(context.Context) error) error {
+	t.Helper()
 	path := filepath.Join(socketDir(t), "s")
 	listener, err := Listen(t.Context(), SocketConfig{Path: path, Mode: 0o600, GID: -1})
 	if err != nil {
@@ -135,7 +142,7 @@ func ask(t *testing.T, check func(context.Context) error) error {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_, err = grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	_, err = grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 	return err
 }
 
@@ -148,6 +155,69 @@ func TestCallerComesFromTheKernel(t *testing.T) {
 	want := authz.Caller{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid())}
 	if err != nil || got != want {
 		t.Errorf("caller %v, %v; want %v", got, err, want)
+	}
+}
+
+// TestConnectionsPerUID: what is beyond the share is closed, and a closed
+// connection gives its place free.
+func TestConnectionsPerUID(t *testing.T) {
+	path := filepath.Join(socketDir(t), "s")
+	listener, err := Listen(t.Context(), SocketConfig{Path: path, Mode: 0o600, GID: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	limited := LimitPerUID(listener)
+	accepted := make(chan net.Conn, maxConnections)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := limited.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	dial := func() net.Conn {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	for range maxConnections {
+		dial()
+	}
+	var first net.Conn
+	for i := range maxConnections {
+		if conn := <-accepted; i == 0 {
+			first = conn
+		}
+	}
+	if _, err := dial().Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("one connection too many: %v", err)
+	}
+	first.Close()
+	first.Close() // counts once
+	dial()
+	(<-accepted).Close()
+	listener.Close()
+	<-done
+}
+
+// TestHeadersAreBounded: headers are kept for each of many streams, so an
+// ordinary account must not send large ones.
+func TestHeadersAreBounded(t *testing.T) {
+	called := false
+	err := askWith(metadata.AppendToOutgoingContext(t.Context(), "x", strings.Repeat("x", 2*maxHeader)), t, func(context.Context) error {
+		called = true
+		return nil
+	})
+	if err == nil || called {
+		t.Errorf("%d bytes of headers were taken: %v", 2*maxHeader, err)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 func (c *ctl) backendCommand() *cobra.Command {
-	return noun("backend", "Look at the HSM backends", c.backendList(), c.backendShow(), c.backendKeys())
+	return noun("backend", "Look at the HSM backends", c.backendList(), c.backendShow(), c.backendKeys(), c.backendRetryLogin())
 }
 
 func (c *ctl) backendList() *cobra.Command {
@@ -75,6 +75,28 @@ func allowed(b bool) string {
 		return "ALLOWED: keys may be imported into something other than Alibaba Cloud"
 	}
 	return "refused"
+}
+
+func (c *ctl) backendRetryLogin() *cobra.Command {
+	return &cobra.Command{
+		Use: "retry-login NAME", Args: cobra.ExactArgs(1),
+		Short: "Allow one more login, after the PIN was corrected",
+		Long: `A refused PIN is never tried again by itself, because ten wrong ones lock or wipe an
+HSM. Correct the PIN file, or have the HSM's security officer unlock the role, and then
+allow one more attempt with this command.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
+				b, err := control.RetryLogin(cmd.Context(), &v1.RetryLoginRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.printJSON(b)
+				}
+				return c.table(backendRows([]*v1.Backend{b}))
+			})
+		},
+	}
 }
 
 func (c *ctl) backendKeys() *cobra.Command {

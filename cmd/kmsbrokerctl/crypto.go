@@ -32,6 +32,11 @@ func (f *cryptoFlags) add(cmd *cobra.Command, keyUsage string) {
 	flags.StringArrayVar(&f.context, "context", nil, "entry of the encryption context, NAME=VALUE; may be repeated")
 }
 
+// standardStream as a file name means standard input or output.
+const standardStream = "-"
+
+func (f *cryptoFlags) toStdout() bool { return f.out == "" || f.out == standardStream }
+
 func (f *cryptoFlags) encryptionContext() (map[string]string, error) {
 	entries := map[string]string{}
 	for _, entry := range f.context {
@@ -66,7 +71,7 @@ func (c *ctl) encryptCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if c.output == "json" && f.out == "" {
+				if c.output == "json" && f.toStdout() {
 					return c.writeFields(map[string]any{
 						"key": sealed.Key, "key_id": sealed.KeyID, "ciphertext_blob": sealed.CiphertextBlob, "request_id": sealed.RequestID,
 					})
@@ -98,7 +103,7 @@ func (c *ctl) decryptCommand() *cobra.Command {
 					return err
 				}
 				defer clear(opened.Plaintext)
-				if c.output == "json" && f.out == "" {
+				if c.output == "json" && f.toStdout() {
 					return c.writeFields(map[string]any{
 						"key": opened.Key, "key_id": opened.KeyID, "plaintext": opened.Plaintext, "request_id": opened.RequestID,
 					})
@@ -123,7 +128,7 @@ func (c *ctl) application(f func(*client.Client) error) error {
 
 func (c *ctl) read(path string) ([]byte, error) {
 	in := c.stdin
-	if path != "" && path != "-" {
+	if path != "" && path != standardStream {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, usageError{err}
@@ -141,19 +146,48 @@ func (c *ctl) read(path string) ([]byte, error) {
 	return data, nil
 }
 
-// write puts data into a file that only its owner can read, whole or not at
-// all.
+// write puts data into a file, whole or not at all. A new file can be read by
+// its owner alone, one that is there keeps its mode, and what is no regular file,
+// such as a FIFO, is written to and stays what it is.
 func (c *ctl) write(path string, data []byte) error {
-	if path == "" || path == "-" {
+	if path == "" || path == standardStream {
 		_, err := c.stdout.Write(data)
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".kmsbrokerctl-") // mode 0600
+	mode := os.FileMode(0o600)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		info, err := os.Stat(target)
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() {
+			return writeInto(target, data)
+		}
+		path, mode = target, info.Mode().Perm()
+	}
+	if err := replace(path, data, mode); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func writeInto(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
+	return errors.Join(err, f.Close())
+}
+
+// replace writes a file beside path and renames it over path.
+func replace(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".kmsbrokerctl-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {

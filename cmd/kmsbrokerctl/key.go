@@ -16,7 +16,7 @@ import (
 
 func (c *ctl) keyCommand() *cobra.Command {
 	return noun("key", "Import and manage keys",
-		c.keyImport(), c.keyReimport(), c.keyVerify(), c.keyList(),
+		c.keyImport(), c.keyAbandon(), c.keyReimport(), c.keyVerify(), c.keyList(),
 		c.keyVerb("show", "Show a key and its present state in KMS", v1.ControlClient.ShowKey),
 		c.keyVerb("enable", "Enable the CMK of a key", v1.ControlClient.EnableKey),
 		c.keyVerb("disable", "Disable the CMK of a key: nothing can be encrypted or decrypted with it", v1.ControlClient.DisableKey),

@@ -46,10 +46,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "kmsbrokerctl: %v\n", err)
+	fmt.Fprintf(stderr, "kmsbrokerctl: %s\n", printable(err.Error()))
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		if e.Hint != "" {
-			fmt.Fprintf(stderr, "hint: %s\n", e.Hint)
+			fmt.Fprintf(stderr, "hint: %s\n", printable(e.Hint))
 		}
 		if e.RequestID != "" {
 			fmt.Fprintf(stderr, "Alibaba Cloud request: %s\n", e.RequestID)

@@ -2,8 +2,8 @@ package main
 
 import (
 	"os"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -37,36 +37,6 @@ func status(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func TestParseExpiry(t *testing.T) {
-	now := time.Date(2026, 1, 31, 12, 0, 0, 5, time.UTC)
-	tests := []struct {
-		in    string
-		want  time.Time
-		never bool
-		bad   bool
-	}{
-		{in: "never", never: true},
-		{in: "90d", want: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)},
-		{in: "2030-01-31T00:00:00Z", want: time.Date(2030, 1, 31, 0, 0, 0, 0, time.UTC)},
-		{in: "2030-01-31T01:00:00+01:00", want: time.Date(2030, 1, 31, 0, 0, 0, 0, time.UTC)},
-		{in: "", bad: true},
-		{in: "0d", bad: true},
-		{in: "-1d", bad: true},
-		{in: "d", bad: true},
-		{in: "99999999999999999999d", bad: true},
-		{in: "2030-01-31", bad: true},
-	}
-	for _, tt := range tests {
-		at, never, err := parseExpiry(tt.in, now)
-		if (err != nil) != tt.bad || never != tt.never {
-			t.Errorf("parseExpiry(%q) = %v, %v, %v", tt.in, at, never, err)
-		}
-		if !tt.want.IsZero() && !at.AsTime().Equal(tt.want) {
-			t.Errorf("parseExpiry(%q) = %v, want %v", tt.in, at.AsTime(), tt.want)
-		}
-	}
-}
-
 // TestFilesAreWrittenWhole: a file that cannot be finished leaves nothing.
 func TestFilesAreWrittenWhole(t *testing.T) {
 	dir := t.TempDir()
@@ -87,7 +57,54 @@ func TestFilesAreWrittenWhole(t *testing.T) {
 	if err := c.write(dir+"/busy", []byte("secret")); err == nil {
 		t.Error("a directory was overwritten")
 	}
+	if err := replace(dir+"/busy", []byte("secret"), 0o600); err == nil {
+		t.Error("a directory was replaced")
+	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+// TestWhatIsThereStaysWhatItIs: a link is followed, a FIFO is written to, a mode
+// is kept.
+func TestWhatIsThereStaysWhatItIs(t *testing.T) {
+	dir := t.TempDir()
+	c := &ctl{}
+	if err := os.WriteFile(dir+"/file", []byte("old"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir+"/file", 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("file", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.write(dir+"/link", []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(dir + "/link"); err != nil || info.Mode().Type() != os.ModeSymlink {
+		t.Errorf("the link became %v, %v", info.Mode(), err)
+	}
+	info, err := os.Stat(dir + "/file")
+	content, readErr := os.ReadFile(dir + "/file")
+	if err != nil || readErr != nil || string(content) != "new" || info.Mode().Perm() != 0o640 {
+		t.Errorf("the file has %q, mode %v", content, info.Mode())
+	}
+	if err := syscall.Mkfifo(dir+"/fifo", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan []byte)
+	go func() {
+		content, _ := os.ReadFile(dir + "/fifo")
+		got <- content
+	}()
+	if err := c.write(dir+"/fifo", []byte("through")); err != nil {
+		t.Fatal(err)
+	}
+	if content := <-got; string(content) != "through" {
+		t.Errorf("the FIFO's reader got %q", content)
+	}
+	if info, err := os.Lstat(dir + "/fifo"); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("the FIFO became %v, %v", info.Mode(), err)
 	}
 }

@@ -12,23 +12,23 @@ import (
 )
 
 // follow shows the steps of an import as they happen and returns the key that
-// ends the stream.
-func (c *ctl) follow(stream grpc.ServerStreamingClient[v1.ImportEvent]) (*v1.Key, error) {
+// ends the stream; began says that more than the plan was done before an error.
+func (c *ctl) follow(stream grpc.ServerStreamingClient[v1.ImportEvent]) (key *v1.Key, began bool, err error) {
 	show := progress{w: c.stderr, live: isTerminal(c.stderr)}
-	var key *v1.Key
 	for {
 		event, err := stream.Recv()
 		switch {
 		case errors.Is(err, io.EOF) && key == nil:
-			return nil, errors.New("kmsbrokerd ended the import without a key")
+			return nil, began, errors.New("kmsbrokerd ended the import without a key")
 		case errors.Is(err, io.EOF):
-			return key, nil
+			return key, began, nil
 		case err != nil:
 			show.interrupted()
-			return nil, err
+			return nil, began, err
 		}
 		if step := event.GetStep(); step != nil {
 			show.step(step)
+			began = began || step.GetName() != "plan"
 		}
 		if event.GetKey() != nil {
 			key = event.GetKey()
@@ -64,7 +64,7 @@ func (p *progress) step(s *v1.ImportEvent_Step) {
 		mark = "!!"
 	default:
 	}
-	fmt.Fprintf(p.w, "  %s  %-10s  %11s  %s\n", mark, s.GetName(), elapsed, s.GetDetail())
+	fmt.Fprintf(p.w, "  %s  %-10s  %11s  %s\n", mark, s.GetName(), elapsed, printable(s.GetDetail()))
 }
 
 // interrupted ends a line that a broken stream left open.

@@ -4,18 +4,21 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 )
 
-func makeBackends(cfg *config.Config, trail *audit.Log, log *slog.Logger) *backend.Set {
+func makeBackends(cfg *config.Config, keys *keyring.Keyring, trail *audit.Log, log *slog.Logger) *backend.Set {
 	backends := make([]*backend.Backend, 0, len(cfg.Backends))
 	for _, b := range cfg.Backends {
 		backends = append(backends, backend.New(backend.Config{
 			Name: b.Name, Plugin: b.Plugin, AllowForeignEndpoint: b.AllowForeignEndpoint, Log: log,
+			Logins: keys, CallTimeout: b.CallTimeout,
 			Launch: backend.LaunchPlugin(backend.PluginConfig{
 				Dir: cfg.PluginDir, Plugin: b.Plugin, SHA256: b.SHA256, Environment: environment(b),
 				SocketDir: pluginSockets(cfg, b.Name), Settings: b.Settings, PINFile: b.PINFile, Log: log.With("backend", b.Name),
@@ -37,6 +40,8 @@ func environment(b config.Backend) []string {
 	return env
 }
 
+const recordTimeout = 5 * time.Second
+
 func recordState(trail *audit.Log, s backend.Status, log *slog.Logger) {
 	event := audit.Event{
 		Action: audit.BackendState, Outcome: audit.Done, Backend: s.Name,
@@ -48,7 +53,10 @@ func recordState(trail *audit.Log, s backend.Status, log *slog.Logger) {
 	if s.Info != nil {
 		event.Details[audit.DetailSerial] = s.Info.Serial
 	}
-	if err := trail.Append(context.Background(), event); err != nil {
+	// A disk that does not answer must not stop the supervision.
+	ctx, cancel := context.WithTimeout(context.Background(), recordTimeout)
+	defer cancel()
+	if err := trail.Append(ctx, event); err != nil {
 		log.Error("backend state not recorded", "backend", s.Name, "error", err)
 	}
 }

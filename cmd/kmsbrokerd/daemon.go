@@ -42,7 +42,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	}
 	defer kms.Close()
 
-	backends := makeBackends(cfg, trail, log)
+	backends := makeBackends(cfg, keys, trail, log)
 	core := broker.New(broker.Config{
 		Version: version, Keyring: keys, Audit: trail, Backends: backends,
 		Endpoint: endpoint, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now,

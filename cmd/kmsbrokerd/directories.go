@@ -47,14 +47,14 @@ func makeDirectories(cfg *config.Config) error {
 // an administrator chose its rights. It only insists that nobody else can
 // exchange what lies in it.
 func (d directory) make() error {
-	err := os.Mkdir(d.path, 0o700)
+	err := os.Mkdir(d.path, d.mode)
 	if errors.Is(err, os.ErrExist) {
-		return d.check()
+		err = d.check()
 	}
-	if err != nil {
+	if err != nil || d.gid < 0 {
 		return err
 	}
-	return errors.Join(os.Chown(d.path, -1, d.gid), os.Chmod(d.path, d.mode))
+	return os.Chown(d.path, -1, d.gid)
 }
 
 func (d directory) check() error {

@@ -45,7 +45,7 @@ func openDoors(ctx context.Context, sockets config.Sockets, core *broker.Broker,
 			return err
 		}
 		defer os.Remove(d.config.Path)
-		serving.Go(func() { failed <- serveDoor(d.server, listener, d.config.Path) })
+		serving.Go(func() { failed <- serveDoor(d.server, doors.LimitPerUID(listener), d.config.Path) })
 	}
 	notify(log, daemon.SdNotifyReady)
 	log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application)

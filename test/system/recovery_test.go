@@ -1,6 +1,7 @@
 package system
 
 import (
+	"net/http"
 	"syscall"
 	"testing"
 
@@ -21,6 +22,49 @@ func TestKilledPlugin(t *testing.T) {
 	s.Import("app-2")
 	if after := s.Backend(); after.PID == before.PID || after.State != "ready" || after.Restarts != 1 {
 		t.Errorf("before %+v, after %+v", before, after)
+	}
+}
+
+// TestPINFileRepaired: what is wrong with a file is no refused login.
+func TestPINFileRepaired(t *testing.T) {
+	s := stage.New(t, stage.Options{NoPINFile: true})
+	daemon := s.Start()
+	if err := daemon.Wait("does not exist"); err != nil {
+		t.Fatal(err)
+	}
+	s.Write("pin", s.HSM.PIN, 0o600)
+	if err := daemon.Wait("backend ready"); err != nil {
+		t.Fatal(err)
+	}
+	s.Import("app-1")
+}
+
+// TestAbandon frees a name whose import cannot end.
+func TestAbandon(t *testing.T) {
+	s := stage.New(t, stage.Options{})
+	s.Start()
+	s.Intercept(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		if r.Header.Get("X-Acs-Action") != "GetParametersForImport" {
+			return true
+		}
+		http.Error(w, "<html>no</html>", http.StatusBadGateway)
+		return false
+	})
+	s.Refused(s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm", "--alias", "alias/a"), 1,
+		"import step parameters", "key import app-1 --backend hsm")
+	s.Refused(s.Ctl(s.Control(), "key", "abandon", "app-1"), 2, "--yes")
+	var left struct {
+		KeyID    string `json:"key_id"`
+		HSMKeyID string `json:"hsm_key_id"`
+	}
+	s.Must(s.Ctl(s.Control(), "-o", "json", "key", "abandon", "app-1", "--yes"), &left)
+	if left.KeyID == "" || left.HSMKeyID == "" {
+		t.Errorf("left behind: %+v", left)
+	}
+	s.Refused(s.Ctl(s.Control(), "key", "abandon", "app-1", "--yes"), 5)
+	s.Intercept(nil)
+	if key := s.Import("app-1", "--alias", "alias/a"); key.KeyID == left.KeyID || key.HSMKeyID == left.HSMKeyID {
+		t.Errorf("the abandoned import was continued: %+v", key)
 	}
 }
 

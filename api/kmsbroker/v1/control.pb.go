@@ -224,15 +224,17 @@ func (x *Key) GetDescription() string {
 	return ""
 }
 
+// What is absent has its default in a new import; an import that is continued
+// keeps what it was begun with.
 type ImportKeyRequest struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Backend           string                 `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
-	Region            string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`                                                  // empty: the configured one
-	Alias             string                 `protobuf:"bytes,4,opt,name=alias,proto3" json:"alias,omitempty"`                                                    // "alias/x"; empty: none
-	Description       string                 `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`                                        // of the CMK
-	WrappingAlgorithm string                 `protobuf:"bytes,6,opt,name=wrapping_algorithm,json=wrappingAlgorithm,proto3" json:"wrapping_algorithm,omitempty"`   // empty or "auto": the strongest OAEP both ends accept
-	MaterialExpiresAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=material_expires_at,json=materialExpiresAt,proto3" json:"material_expires_at,omitempty"` // absent: never
+	Region            string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`                                                      // default: the configured one
+	Alias             *string                `protobuf:"bytes,4,opt,name=alias,proto3,oneof" json:"alias,omitempty"`                                                  // "alias/x"; default: none
+	Description       *string                `protobuf:"bytes,5,opt,name=description,proto3,oneof" json:"description,omitempty"`                                      // of the CMK
+	WrappingAlgorithm *string                `protobuf:"bytes,6,opt,name=wrapping_algorithm,json=wrappingAlgorithm,proto3,oneof" json:"wrapping_algorithm,omitempty"` // default "auto": the strongest OAEP both ends accept
+	Expires           *string                `protobuf:"bytes,7,opt,name=expires,proto3,oneof" json:"expires,omitempty"`                                              // "never" (default), "90d", or an RFC 3339 time
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -289,41 +291,39 @@ func (x *ImportKeyRequest) GetRegion() string {
 }
 
 func (x *ImportKeyRequest) GetAlias() string {
-	if x != nil {
-		return x.Alias
+	if x != nil && x.Alias != nil {
+		return *x.Alias
 	}
 	return ""
 }
 
 func (x *ImportKeyRequest) GetDescription() string {
-	if x != nil {
-		return x.Description
+	if x != nil && x.Description != nil {
+		return *x.Description
 	}
 	return ""
 }
 
 func (x *ImportKeyRequest) GetWrappingAlgorithm() string {
-	if x != nil {
-		return x.WrappingAlgorithm
+	if x != nil && x.WrappingAlgorithm != nil {
+		return *x.WrappingAlgorithm
 	}
 	return ""
 }
 
-func (x *ImportKeyRequest) GetMaterialExpiresAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.MaterialExpiresAt
+func (x *ImportKeyRequest) GetExpires() string {
+	if x != nil && x.Expires != nil {
+		return *x.Expires
 	}
-	return nil
+	return ""
 }
 
 type ReimportKeyRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Absent: the expiry stays what it is.
-	MaterialExpiresAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=material_expires_at,json=materialExpiresAt,proto3" json:"material_expires_at,omitempty"`
-	NeverExpires      bool                   `protobuf:"varint,3,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"` // instead of a time
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Expires       *string                `protobuf:"bytes,2,opt,name=expires,proto3,oneof" json:"expires,omitempty"` // default: unchanged
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReimportKeyRequest) Reset() {
@@ -363,18 +363,11 @@ func (x *ReimportKeyRequest) GetName() string {
 	return ""
 }
 
-func (x *ReimportKeyRequest) GetMaterialExpiresAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.MaterialExpiresAt
+func (x *ReimportKeyRequest) GetExpires() string {
+	if x != nil && x.Expires != nil {
+		return *x.Expires
 	}
-	return nil
-}
-
-func (x *ReimportKeyRequest) GetNeverExpires() bool {
-	if x != nil {
-		return x.NeverExpires
-	}
-	return false
+	return ""
 }
 
 type ImportEvent struct {
@@ -702,6 +695,7 @@ type UnfinishedImport struct {
 	LastStep      string                 `protobuf:"bytes,3,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"` // the step that was reached
 	KeyId         string                 `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`          // the CMK, when it exists already
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	HsmKeyId      string                 `protobuf:"bytes,6,opt,name=hsm_key_id,json=hsmKeyId,proto3" json:"hsm_key_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +763,13 @@ func (x *UnfinishedImport) GetStartedAt() *timestamppb.Timestamp {
 		return x.StartedAt
 	}
 	return nil
+}
+
+func (x *UnfinishedImport) GetHsmKeyId() string {
+	if x != nil {
+		return x.HsmKeyId
+	}
+	return ""
 }
 
 type ListBackendsRequest struct {
@@ -995,6 +996,50 @@ func (x *Backend) GetToken() *Backend_Token {
 	return nil
 }
 
+type RetryLoginRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryLoginRequest) Reset() {
+	*x = RetryLoginRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryLoginRequest) ProtoMessage() {}
+
+func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
+func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RetryLoginRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type ListBackendKeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1004,7 +1049,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1061,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1074,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -1048,7 +1093,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1105,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1118,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -1099,7 +1144,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1156,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1169,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BackendKey) GetId() string {
@@ -1191,7 +1236,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1248,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1261,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 type StatusResponse struct {
@@ -1235,7 +1280,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1292,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1305,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1331,7 +1376,7 @@ type ImportEvent_Step struct {
 
 func (x *ImportEvent_Step) Reset() {
 	*x = ImportEvent_Step{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1388,7 @@ func (x *ImportEvent_Step) String() string {
 func (*ImportEvent_Step) ProtoMessage() {}
 
 func (x *ImportEvent_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1443,7 @@ type VerifyKeyResponse_Check struct {
 
 func (x *VerifyKeyResponse_Check) Reset() {
 	*x = VerifyKeyResponse_Check{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1455,7 @@ func (x *VerifyKeyResponse_Check) String() string {
 func (*VerifyKeyResponse_Check) ProtoMessage() {}
 
 func (x *VerifyKeyResponse_Check) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1510,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1522,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1619,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1631,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1644,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -1634,7 +1679,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1691,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1704,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19, 1}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -1705,19 +1750,25 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05alias\x18\v \x01(\tR\x05alias\x129\n" +
 	"\n" +
 	"created_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12 \n" +
-	"\vdescription\x18\r \x01(\tR\vdescription\"\x8b\x02\n" +
+	"\vdescription\x18\r \x01(\tR\vdescription\"\xaa\x02\n" +
 	"\x10ImportKeyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region\x12\x14\n" +
-	"\x05alias\x18\x04 \x01(\tR\x05alias\x12 \n" +
-	"\vdescription\x18\x05 \x01(\tR\vdescription\x12-\n" +
-	"\x12wrapping_algorithm\x18\x06 \x01(\tR\x11wrappingAlgorithm\x12J\n" +
-	"\x13material_expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11materialExpiresAt\"\x99\x01\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x19\n" +
+	"\x05alias\x18\x04 \x01(\tH\x00R\x05alias\x88\x01\x01\x12%\n" +
+	"\vdescription\x18\x05 \x01(\tH\x01R\vdescription\x88\x01\x01\x122\n" +
+	"\x12wrapping_algorithm\x18\x06 \x01(\tH\x02R\x11wrappingAlgorithm\x88\x01\x01\x12\x1d\n" +
+	"\aexpires\x18\a \x01(\tH\x03R\aexpires\x88\x01\x01B\b\n" +
+	"\x06_aliasB\x0e\n" +
+	"\f_descriptionB\x15\n" +
+	"\x13_wrapping_algorithmB\n" +
+	"\n" +
+	"\b_expires\"S\n" +
 	"\x12ReimportKeyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12J\n" +
-	"\x13material_expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x11materialExpiresAt\x12#\n" +
-	"\rnever_expires\x18\x03 \x01(\bR\fneverExpires\"\xfc\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\aexpires\x18\x02 \x01(\tH\x00R\aexpires\x88\x01\x01B\n" +
+	"\n" +
+	"\b_expires\"\xfc\x02\n" +
 	"\vImportEvent\x124\n" +
 	"\x04step\x18\x01 \x01(\v2\x1e.kmsbroker.v1.ImportEvent.StepH\x00R\x04step\x12%\n" +
 	"\x03key\x18\x02 \x01(\v2\x11.kmsbroker.v1.KeyH\x00R\x03key\x1a\x9e\x01\n" +
@@ -1752,14 +1803,16 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x04keys\x18\x01 \x03(\v2\x11.kmsbroker.v1.KeyR\x04keys\x12>\n" +
 	"\n" +
 	"unfinished\x18\x02 \x03(\v2\x1e.kmsbroker.v1.UnfinishedImportR\n" +
-	"unfinished\"\xaf\x01\n" +
+	"unfinished\"\xcd\x01\n" +
 	"\x10UnfinishedImport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x1b\n" +
 	"\tlast_step\x18\x03 \x01(\tR\blastStep\x12\x15\n" +
 	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x129\n" +
 	"\n" +
-	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x15\n" +
+	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1c\n" +
+	"\n" +
+	"hsm_key_id\x18\x06 \x01(\tR\bhsmKeyId\"\x15\n" +
 	"\x13ListBackendsRequest\"I\n" +
 	"\x14ListBackendsResponse\x121\n" +
 	"\bbackends\x18\x01 \x03(\v2\x15.kmsbroker.v1.BackendR\bbackends\"(\n" +
@@ -1786,7 +1839,9 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x13wrapping_algorithms\x18\t \x03(\tR\x12wrappingAlgorithms\x12!\n" +
 	"\fmax_sessions\x18\n" +
 	" \x01(\rR\vmaxSessionsB\a\n" +
-	"\x05_fips\",\n" +
+	"\x05_fips\"'\n" +
+	"\x11RetryLoginRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\",\n" +
 	"\x16ListBackendKeysRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x17ListBackendKeysResponse\x12,\n" +
@@ -1822,11 +1877,12 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05Audit\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2\xfd\a\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error2\x8e\t\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
 	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12L\n" +
-	"\vReimportKey\x12 .kmsbroker.v1.ReimportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12F\n" +
+	"\vReimportKey\x12 .kmsbroker.v1.ReimportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12I\n" +
+	"\rAbandonImport\x12\x18.kmsbroker.v1.KeyRequest\x1a\x1e.kmsbroker.v1.UnfinishedImport\x12F\n" +
 	"\tVerifyKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x1f.kmsbroker.v1.VerifyKeyResponse\x12I\n" +
 	"\bListKeys\x12\x1d.kmsbroker.v1.ListKeysRequest\x1a\x1e.kmsbroker.v1.ListKeysResponse\x126\n" +
 	"\aShowKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x128\n" +
@@ -1838,7 +1894,9 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x11CancelKeyDeletion\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x12U\n" +
 	"\fListBackends\x12!.kmsbroker.v1.ListBackendsRequest\x1a\".kmsbroker.v1.ListBackendsResponse\x12F\n" +
 	"\vShowBackend\x12 .kmsbroker.v1.ShowBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12^\n" +
-	"\x0fListBackendKeys\x12$.kmsbroker.v1.ListBackendKeysRequest\x1a%.kmsbroker.v1.ListBackendKeysResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
+	"\x0fListBackendKeys\x12$.kmsbroker.v1.ListBackendKeysRequest\x1a%.kmsbroker.v1.ListBackendKeysResponse\x12D\n" +
+	"\n" +
+	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.BackendB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
 var (
 	file_api_kmsbroker_v1_control_proto_rawDescOnce sync.Once
@@ -1853,7 +1911,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_api_kmsbroker_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(ImportEvent_State)(0),             // 0: kmsbroker.v1.ImportEvent.State
 	(*Key)(nil),                        // 1: kmsbroker.v1.Key
@@ -1870,74 +1928,77 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*ListBackendsResponse)(nil),       // 12: kmsbroker.v1.ListBackendsResponse
 	(*ShowBackendRequest)(nil),         // 13: kmsbroker.v1.ShowBackendRequest
 	(*Backend)(nil),                    // 14: kmsbroker.v1.Backend
-	(*ListBackendKeysRequest)(nil),     // 15: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),    // 16: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                 // 17: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),              // 18: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),             // 19: kmsbroker.v1.StatusResponse
-	(*ImportEvent_Step)(nil),           // 20: kmsbroker.v1.ImportEvent.Step
-	(*VerifyKeyResponse_Check)(nil),    // 21: kmsbroker.v1.VerifyKeyResponse.Check
-	(*Backend_Token)(nil),              // 22: kmsbroker.v1.Backend.Token
-	(*StatusResponse_Endpoint)(nil),    // 23: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Audit)(nil),       // 24: kmsbroker.v1.StatusResponse.Audit
-	(*timestamppb.Timestamp)(nil),      // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 26: google.protobuf.Duration
+	(*RetryLoginRequest)(nil),          // 15: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),     // 16: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),    // 17: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                 // 18: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),              // 19: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),             // 20: kmsbroker.v1.StatusResponse
+	(*ImportEvent_Step)(nil),           // 21: kmsbroker.v1.ImportEvent.Step
+	(*VerifyKeyResponse_Check)(nil),    // 22: kmsbroker.v1.VerifyKeyResponse.Check
+	(*Backend_Token)(nil),              // 23: kmsbroker.v1.Backend.Token
+	(*StatusResponse_Endpoint)(nil),    // 24: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Audit)(nil),       // 25: kmsbroker.v1.StatusResponse.Audit
+	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	25, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
-	25, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	25, // 2: kmsbroker.v1.ImportKeyRequest.material_expires_at:type_name -> google.protobuf.Timestamp
-	25, // 3: kmsbroker.v1.ReimportKeyRequest.material_expires_at:type_name -> google.protobuf.Timestamp
-	20, // 4: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
-	1,  // 5: kmsbroker.v1.ImportEvent.key:type_name -> kmsbroker.v1.Key
-	1,  // 6: kmsbroker.v1.VerifyKeyResponse.key:type_name -> kmsbroker.v1.Key
-	21, // 7: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
-	1,  // 8: kmsbroker.v1.ListKeysResponse.keys:type_name -> kmsbroker.v1.Key
-	10, // 9: kmsbroker.v1.ListKeysResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	25, // 10: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
-	14, // 11: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	22, // 12: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	17, // 13: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	25, // 14: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	23, // 15: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	14, // 16: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	10, // 17: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	24, // 18: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	0,  // 19: kmsbroker.v1.ImportEvent.Step.state:type_name -> kmsbroker.v1.ImportEvent.State
-	26, // 20: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
-	18, // 21: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	2,  // 22: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	3,  // 23: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	5,  // 24: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.KeyRequest
-	8,  // 25: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	5,  // 26: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 27: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 28: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 29: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.KeyRequest
-	6,  // 30: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	5,  // 31: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.KeyRequest
-	11, // 32: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	13, // 33: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	15, // 34: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	19, // 35: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	26, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
+	26, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	21, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
+	1,  // 3: kmsbroker.v1.ImportEvent.key:type_name -> kmsbroker.v1.Key
+	1,  // 4: kmsbroker.v1.VerifyKeyResponse.key:type_name -> kmsbroker.v1.Key
+	22, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
+	1,  // 6: kmsbroker.v1.ListKeysResponse.keys:type_name -> kmsbroker.v1.Key
+	10, // 7: kmsbroker.v1.ListKeysResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	26, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
+	14, // 9: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
+	23, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	18, // 11: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	26, // 12: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	24, // 13: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	14, // 14: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	10, // 15: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	25, // 16: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	0,  // 17: kmsbroker.v1.ImportEvent.Step.state:type_name -> kmsbroker.v1.ImportEvent.State
+	27, // 18: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
+	19, // 19: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	2,  // 20: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	3,  // 21: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	5,  // 22: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 23: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.KeyRequest
+	8,  // 24: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	5,  // 25: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 26: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 27: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 28: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.KeyRequest
+	6,  // 29: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	5,  // 30: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.KeyRequest
+	11, // 31: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	13, // 32: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	16, // 33: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	15, // 34: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	20, // 35: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
 	4,  // 36: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
 	4,  // 37: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	7,  // 38: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	9,  // 39: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	1,  // 40: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	1,  // 41: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	1,  // 42: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	1,  // 43: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	1,  // 44: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	1,  // 45: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	12, // 46: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	14, // 47: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	16, // 48: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	35, // [35:49] is the sub-list for method output_type
-	21, // [21:35] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 38: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	7,  // 39: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	9,  // 40: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	1,  // 41: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	1,  // 42: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	1,  // 43: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	1,  // 44: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	1,  // 45: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	1,  // 46: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	12, // 47: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	14, // 48: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	17, // 49: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	14, // 50: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	35, // [35:51] is the sub-list for method output_type
+	19, // [19:35] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -1945,18 +2006,20 @@ func file_api_kmsbroker_v1_control_proto_init() {
 	if File_api_kmsbroker_v1_control_proto != nil {
 		return
 	}
+	file_api_kmsbroker_v1_control_proto_msgTypes[1].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[2].OneofWrappers = []any{}
 	file_api_kmsbroker_v1_control_proto_msgTypes[3].OneofWrappers = []any{
 		(*ImportEvent_Step_)(nil),
 		(*ImportEvent_Key)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[21].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	Control_Status_FullMethodName              = "/kmsbroker.v1.Control/Status"
 	Control_ImportKey_FullMethodName           = "/kmsbroker.v1.Control/ImportKey"
 	Control_ReimportKey_FullMethodName         = "/kmsbroker.v1.Control/ReimportKey"
+	Control_AbandonImport_FullMethodName       = "/kmsbroker.v1.Control/AbandonImport"
 	Control_VerifyKey_FullMethodName           = "/kmsbroker.v1.Control/VerifyKey"
 	Control_ListKeys_FullMethodName            = "/kmsbroker.v1.Control/ListKeys"
 	Control_ShowKey_FullMethodName             = "/kmsbroker.v1.Control/ShowKey"
@@ -39,6 +40,7 @@ const (
 	Control_ListBackends_FullMethodName        = "/kmsbroker.v1.Control/ListBackends"
 	Control_ShowBackend_FullMethodName         = "/kmsbroker.v1.Control/ShowBackend"
 	Control_ListBackendKeys_FullMethodName     = "/kmsbroker.v1.Control/ListBackendKeys"
+	Control_RetryLogin_FullMethodName          = "/kmsbroker.v1.Control/RetryLogin"
 )
 
 // ControlClient is the client API for Control service.
@@ -54,6 +56,9 @@ type ControlClient interface {
 	// after expiry or deletion of the material, or to have the service itself
 	// confirm that the material is the same.
 	ReimportKey(ctx context.Context, in *ReimportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error)
+	// AbandonImport forgets an unfinished import. What it made already, an HSM key
+	// and perhaps a CMK, stays and is named in the answer.
+	AbandonImport(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*UnfinishedImport, error)
 	// VerifyKey encrypts and decrypts through KMS and compares the HSM's check
 	// value with the recorded one.
 	VerifyKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*VerifyKeyResponse, error)
@@ -68,6 +73,9 @@ type ControlClient interface {
 	ListBackends(ctx context.Context, in *ListBackendsRequest, opts ...grpc.CallOption) (*ListBackendsResponse, error)
 	ShowBackend(ctx context.Context, in *ShowBackendRequest, opts ...grpc.CallOption) (*Backend, error)
 	ListBackendKeys(ctx context.Context, in *ListBackendKeysRequest, opts ...grpc.CallOption) (*ListBackendKeysResponse, error)
+	// RetryLogin allows one more login after a PIN was refused or the outcome of
+	// attempts was never learned.
+	RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error)
 }
 
 type controlClient struct {
@@ -125,6 +133,16 @@ func (c *controlClient) ReimportKey(ctx context.Context, in *ReimportKeyRequest,
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_ReimportKeyClient = grpc.ServerStreamingClient[ImportEvent]
+
+func (c *controlClient) AbandonImport(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*UnfinishedImport, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnfinishedImport)
+	err := c.cc.Invoke(ctx, Control_AbandonImport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *controlClient) VerifyKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*VerifyKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -236,6 +254,16 @@ func (c *controlClient) ListBackendKeys(ctx context.Context, in *ListBackendKeys
 	return out, nil
 }
 
+func (c *controlClient) RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Backend)
+	err := c.cc.Invoke(ctx, Control_RetryLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -249,6 +277,9 @@ type ControlServer interface {
 	// after expiry or deletion of the material, or to have the service itself
 	// confirm that the material is the same.
 	ReimportKey(*ReimportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error
+	// AbandonImport forgets an unfinished import. What it made already, an HSM key
+	// and perhaps a CMK, stays and is named in the answer.
+	AbandonImport(context.Context, *KeyRequest) (*UnfinishedImport, error)
 	// VerifyKey encrypts and decrypts through KMS and compares the HSM's check
 	// value with the recorded one.
 	VerifyKey(context.Context, *KeyRequest) (*VerifyKeyResponse, error)
@@ -263,6 +294,9 @@ type ControlServer interface {
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
 	ShowBackend(context.Context, *ShowBackendRequest) (*Backend, error)
 	ListBackendKeys(context.Context, *ListBackendKeysRequest) (*ListBackendKeysResponse, error)
+	// RetryLogin allows one more login after a PIN was refused or the outcome of
+	// attempts was never learned.
+	RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -281,6 +315,9 @@ func (UnimplementedControlServer) ImportKey(*ImportKeyRequest, grpc.ServerStream
 }
 func (UnimplementedControlServer) ReimportKey(*ReimportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error {
 	return status.Error(codes.Unimplemented, "method ReimportKey not implemented")
+}
+func (UnimplementedControlServer) AbandonImport(context.Context, *KeyRequest) (*UnfinishedImport, error) {
+	return nil, status.Error(codes.Unimplemented, "method AbandonImport not implemented")
 }
 func (UnimplementedControlServer) VerifyKey(context.Context, *KeyRequest) (*VerifyKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method VerifyKey not implemented")
@@ -314,6 +351,9 @@ func (UnimplementedControlServer) ShowBackend(context.Context, *ShowBackendReque
 }
 func (UnimplementedControlServer) ListBackendKeys(context.Context, *ListBackendKeysRequest) (*ListBackendKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBackendKeys not implemented")
+}
+func (UnimplementedControlServer) RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetryLogin not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -375,6 +415,24 @@ func _Control_ReimportKey_Handler(srv interface{}, stream grpc.ServerStream) err
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_ReimportKeyServer = grpc.ServerStreamingServer[ImportEvent]
+
+func _Control_AbandonImport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).AbandonImport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_AbandonImport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).AbandonImport(ctx, req.(*KeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _Control_VerifyKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(KeyRequest)
@@ -574,6 +632,24 @@ func _Control_ListBackendKeys_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_RetryLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetryLoginRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RetryLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RetryLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RetryLogin(ctx, req.(*RetryLoginRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -584,6 +660,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _Control_Status_Handler,
+		},
+		{
+			MethodName: "AbandonImport",
+			Handler:    _Control_AbandonImport_Handler,
 		},
 		{
 			MethodName: "VerifyKey",
@@ -628,6 +708,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListBackendKeys",
 			Handler:    _Control_ListBackendKeys_Handler,
+		},
+		{
+			MethodName: "RetryLogin",
+			Handler:    _Control_RetryLogin_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -5,14 +5,11 @@ package control
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
-	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/serve"
 )
@@ -40,13 +37,9 @@ func (s *Server) ImportKey(req *v1.ImportKeyRequest, stream grpc.ServerStreaming
 	if err != nil {
 		return err
 	}
-	expires, err := optionalTime(req.GetMaterialExpiresAt())
-	if err != nil {
-		return err
-	}
 	key, err := s.core.ImportKey(stream.Context(), from, importer.Request{
-		Name: req.GetName(), Backend: req.GetBackend(), Region: req.GetRegion(), Alias: req.GetAlias(),
-		Description: req.GetDescription(), WrappingAlgorithm: req.GetWrappingAlgorithm(), MaterialExpiresAt: expires,
+		Name: req.GetName(), Backend: req.GetBackend(), Region: req.GetRegion(), Alias: req.Alias,
+		Description: req.Description, WrappingAlgorithm: req.WrappingAlgorithm, Expires: req.Expires,
 	}, reporter(stream))
 	if err != nil {
 		return err
@@ -60,29 +53,24 @@ func (s *Server) ReimportKey(req *v1.ReimportKeyRequest, stream grpc.ServerStrea
 	if err != nil {
 		return err
 	}
-	var expires *time.Time
-	if req.GetNeverExpires() || req.GetMaterialExpiresAt() != nil {
-		at, err := optionalTime(req.GetMaterialExpiresAt())
-		if err != nil {
-			return err
-		}
-		expires = &at
-	}
-	key, err := s.core.ReimportKey(stream.Context(), from, req.GetName(), expires, reporter(stream))
+	key, err := s.core.ReimportKey(stream.Context(), from, req.GetName(), req.Expires, reporter(stream))
 	if err != nil {
 		return err
 	}
 	return stream.Send(&v1.ImportEvent{Event: &v1.ImportEvent_Key{Key: keyMessage(key)}})
 }
 
-func optionalTime(t *timestamppb.Timestamp) (time.Time, error) {
-	if t == nil {
-		return time.Time{}, nil
+// AbandonImport implements v1.ControlServer.
+func (s *Server) AbandonImport(ctx context.Context, req *v1.KeyRequest) (*v1.UnfinishedImport, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if err := t.CheckValid(); err != nil {
-		return time.Time{}, failure.New(failure.Invalid, "EXPIRY", "the expiry is not a time: %v", err)
+	imp, err := s.core.AbandonImport(ctx, from, req.GetName())
+	if err != nil {
+		return nil, err
 	}
-	return t.AsTime().Truncate(time.Second), nil // KMS counts whole seconds
+	return importMessage(imp), nil
 }
 
 // VerifyKey implements v1.ControlServer.
@@ -183,6 +171,19 @@ func (s *Server) ListBackendKeys(ctx context.Context, req *v1.ListBackendKeysReq
 		answer.Keys = append(answer.Keys, backendKeyMessage(k))
 	}
 	return answer, nil
+}
+
+// RetryLogin implements v1.ControlServer.
+func (s *Server) RetryLogin(ctx context.Context, req *v1.RetryLoginRequest) (*v1.Backend, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	status, err := s.core.RetryLogin(ctx, from, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return backendMessage(status), nil
 }
 
 // Status implements v1.ControlServer.

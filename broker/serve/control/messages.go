@@ -52,12 +52,16 @@ func keyMessage(k *keyring.Key) *v1.Key {
 func importMessages(imports []*keyring.Import) []*v1.UnfinishedImport {
 	messages := make([]*v1.UnfinishedImport, len(imports))
 	for i, imp := range imports {
-		messages[i] = &v1.UnfinishedImport{
-			Name: imp.Name, Backend: imp.Plan.Backend, LastStep: imp.LastStep(), KeyId: imp.KeyID,
-			StartedAt: timestamp(imp.StartedAt),
-		}
+		messages[i] = importMessage(imp)
 	}
 	return messages
+}
+
+func importMessage(imp *keyring.Import) *v1.UnfinishedImport {
+	return &v1.UnfinishedImport{
+		Name: imp.Name, Backend: imp.Plan.Backend, LastStep: imp.LastStep(), KeyId: imp.KeyID,
+		StartedAt: timestamp(imp.StartedAt), HsmKeyId: string(imp.HSMKeyID),
+	}
 }
 
 func backendMessages(all []backend.Status) []*v1.Backend {
