@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/internal/protect"
 )
 
 // version is set by the Makefile.
@@ -43,6 +44,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case *showVersion:
 		fmt.Fprintln(stdout, "kmsbrokerd", version)
 		return 0
+	}
+	if err := protect.Process(); err != nil {
+		fmt.Fprintln(stderr, "kmsbrokerd:", err)
+		return exitFailed
 	}
 	cfg, err := config.Load(*path)
 	if err != nil {
