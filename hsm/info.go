@@ -8,7 +8,7 @@ type Info struct {
 	Model        string
 	Serial       string
 	Label        string
-	Firmware     string // "major.minor" of the token
+	Firmware     string // of the token, such as "7.7.1"
 	Library      string // description and version of the vendor library
 	Role         Role
 	// FIPS reports whether the device says it is in FIPS mode; nil when it

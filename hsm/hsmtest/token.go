@@ -12,7 +12,9 @@ import (
 	"crypto/sha1" //nolint:gosec // RSAES_OAEP_SHA_1 is one of the service's algorithms
 	"crypto/sha256"
 	"crypto/x509"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
@@ -20,12 +22,19 @@ import (
 
 // Token implements [hsm.Token]. The zero value is not usable; call New.
 type Token struct {
-	mu    sync.Mutex
 	info  hsm.Info
-	keys  map[hsm.KeyID]entry
+	store *store
+
+	mu    sync.Mutex
 	calls map[string]int
 	fail  func(call string) error
 	gone  bool
+}
+
+// store is what survives a Close.
+type store struct {
+	mu   sync.Mutex
+	keys map[hsm.KeyID]entry
 }
 
 type entry struct {
@@ -43,9 +52,22 @@ func New(algorithms ...hsm.WrappingAlgorithm) *Token {
 			Manufacturer: "kmsbroker", Model: "memory", Serial: "0000000000001", Label: "test", Firmware: "1.0",
 			Library: "hsmtest 1.0", Role: hsm.CryptoOfficer, WrappingAlgorithms: algorithms,
 		},
-		keys:  map[hsm.KeyID]entry{},
+		store: &store{keys: map[hsm.KeyID]entry{}},
 		calls: map[string]int{},
 	}
+}
+
+// Reopen returns another token over the same keys, as a new process would open
+// it. The old one stays as it is.
+func (t *Token) Reopen() *Token {
+	return &Token{info: t.info, store: t.store, calls: map[string]int{}}
+}
+
+// Add puts a key on the token that somebody else made.
+func (t *Token) Add(key hsm.Key, value []byte) {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	t.store.keys[key.ID] = entry{key: key, value: bytes.Clone(value)}
 }
 
 // FailWith makes every later call ask f, with the name of the method, whether
@@ -65,18 +87,18 @@ func (t *Token) Calls(call string) int {
 
 // Value returns the value of a key, as no HSM would.
 func (t *Token) Value(id hsm.KeyID) []byte {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return bytes.Clone(t.keys[id].value)
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	return bytes.Clone(t.store.keys[id].value)
 }
 
 // Replace gives a key another value.
 func (t *Token) Replace(id hsm.KeyID, value []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.keys[id]
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	e := t.store.keys[id]
 	e.value = bytes.Clone(value)
-	t.keys[id] = e
+	t.store.keys[id] = e
 }
 
 // enter counts a call and fails it when the test says so.
@@ -103,6 +125,7 @@ func (t *Token) Describe(ctx context.Context) (*hsm.Info, error) {
 		return nil, err
 	}
 	info := t.info
+	info.WrappingAlgorithms = slices.Clone(info.WrappingAlgorithms)
 	return &info, nil
 }
 
@@ -111,19 +134,37 @@ func (t *Token) GenerateKey(ctx context.Context, spec hsm.KeySpec) (*hsm.Key, er
 	if err := t.enter(ctx, "GenerateKey"); err != nil {
 		return nil, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e, ok := t.keys[spec.ID]
+	if _, err := hsm.ParseKeyID(string(spec.ID)); err != nil {
+		return nil, err
+	}
+	if err := checkLabel(spec.Label); err != nil {
+		return nil, err
+	}
+	made := hsm.Key{
+		ID: spec.ID, Label: spec.Label, Type: "AES", Bits: 256, Private: true, Sensitive: true, AlwaysSensitive: true,
+		Extractable: true, Local: true, Modifiable: true, Encrypt: true,
+	}
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	e, ok := t.store.keys[spec.ID]
 	if !ok {
-		e = entry{key: hsm.Key{
-			ID: spec.ID, Label: spec.Label, Type: "AES", Bits: 256, Private: true, Sensitive: true, AlwaysSensitive: true,
-			Extractable: true, Local: true, Modifiable: true, Encrypt: true,
-		}, value: make([]byte, 32)}
+		e = entry{key: made, value: make([]byte, 32)}
 		rand.Read(e.value)
-		t.keys[spec.ID] = e
+		t.store.keys[spec.ID] = e
 	}
 	key := e.key
+	made.Label, made.Vendor = key.Label, key.Vendor
+	if !reflect.DeepEqual(key, made) {
+		return nil, hsm.Errorf(hsm.AlreadyExists, "id %s belongs to another key", spec.ID)
+	}
 	return &key, nil
+}
+
+func checkLabel(label string) error {
+	if label == "" || len(label) > 64 || strings.ContainsFunc(label, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return hsm.Errorf(hsm.Invalid, "key label %.80q is not 1 to 64 bytes of printable ASCII", label)
+	}
+	return nil
 }
 
 // Keys implements hsm.Token.
@@ -131,10 +172,10 @@ func (t *Token) Keys(ctx context.Context) ([]hsm.Key, error) {
 	if err := t.enter(ctx, "Keys"); err != nil {
 		return nil, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
 	var keys []hsm.Key
-	for _, e := range t.keys {
+	for _, e := range t.store.keys {
 		keys = append(keys, e.key)
 	}
 	slices.SortFunc(keys, func(a, b hsm.Key) int { return cmp.Compare(a.ID, b.ID) })
@@ -144,16 +185,22 @@ func (t *Token) Keys(ctx context.Context) ([]hsm.Key, error) {
 // Key implements hsm.Token.
 func (t *Token) Key(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
 	e, err := t.find(ctx, "Key", id)
-	return &e.key, err
+	if err != nil {
+		return nil, err
+	}
+	return &e.key, nil
 }
 
 func (t *Token) find(ctx context.Context, call string, id hsm.KeyID) (entry, error) {
 	if err := t.enter(ctx, call); err != nil {
 		return entry{}, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e, ok := t.keys[id]
+	if _, err := hsm.ParseKeyID(string(id)); err != nil {
+		return entry{}, err
+	}
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	e, ok := t.store.keys[id]
 	if !ok {
 		return entry{}, hsm.Errorf(hsm.NotFound, "no key %s", id)
 	}
@@ -190,10 +237,12 @@ func (t *Token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
 	if !slices.Contains(t.info.WrappingAlgorithms, req.Algorithm) {
 		return nil, hsm.Errorf(hsm.AlgorithmUnsupported, "no %s", req.Algorithm)
 	}
-	parsed, err := x509.ParsePKIXPublicKey(req.PublicKey)
-	public, ok := parsed.(*rsa.PublicKey)
-	if err != nil || !ok {
-		return nil, hsm.Errorf(hsm.Invalid, "wrapping key: %v", err)
+	public, err := parsePublicKey(req.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	if !e.key.Extractable {
+		return nil, hsm.Errorf(hsm.NotExportable, "key %s may not leave the token", req.Key)
 	}
 	var wrapped []byte
 	switch req.Algorithm {
@@ -210,14 +259,30 @@ func (t *Token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
 	return wrapped, nil
 }
 
+// parsePublicKey admits what a device in FIPS mode does.
+func parsePublicKey(der []byte) (*rsa.PublicKey, error) {
+	parsed, err := x509.ParsePKIXPublicKey(der)
+	public, ok := parsed.(*rsa.PublicKey)
+	switch {
+	case err != nil:
+		return nil, hsm.Errorf(hsm.Invalid, "wrapping key: %v", err)
+	case !ok:
+		return nil, hsm.Errorf(hsm.Invalid, "wrapping key is a %T, not RSA", parsed)
+	case public.N.BitLen() < 2048 || public.E < 65537:
+		return nil, hsm.Errorf(hsm.AlgorithmUnsupported, "wrapping key of %d bits with exponent %d", public.N.BitLen(), public.E)
+	default:
+		return public, nil
+	}
+}
+
 // DestroyKey implements hsm.Token.
 func (t *Token) DestroyKey(ctx context.Context, id hsm.KeyID) error {
 	if _, err := t.find(ctx, "DestroyKey", id); err != nil {
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.keys, id)
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	delete(t.store.keys, id)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/rand"
@@ -25,30 +26,47 @@ func (t *Token) Describe(ctx context.Context) (*hsm.Info, error) {
 		return nil, waitEnded(ctx, "the token to be described")
 	}
 	if t.info == nil {
-		algorithms, err := t.probe(ctx)
+		info, err := t.describe(ctx)
 		if err != nil {
 			return nil, err
 		}
-		t.info = t.describe(algorithms)
+		t.info = info
 	}
 	info := *t.info
 	info.WrappingAlgorithms = slices.Clone(info.WrappingAlgorithms)
+	info.Policies = slices.Clone(info.Policies)
 	return &info, nil
 }
 
-func (t *Token) describe(algorithms []hsm.WrappingAlgorithm) *hsm.Info {
+func (t *Token) describe(ctx context.Context) (*hsm.Info, error) {
+	algorithms, err := t.probe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var details Details
+	if t.inspect != nil {
+		err = t.pool.do(ctx, func(*session) error {
+			details = t.inspect(t.slot)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	token := t.slot.token
 	return &hsm.Info{
 		Manufacturer:       clean(token.ManufacturerID),
 		Model:              clean(token.Model),
 		Serial:             clean(token.SerialNumber),
 		Label:              clean(token.Label),
-		Firmware:           version(token.FirmwareVersion),
+		Firmware:           cmp.Or(clean(details.Firmware), version(token.FirmwareVersion)),
 		Library:            clean(t.library),
 		Role:               t.role,
+		FIPS:               details.FIPS,
+		Policies:           details.Policies,
 		WrappingAlgorithms: algorithms,
 		MaxSessions:        limit(token.MaxRwSessionCount),
-	}
+	}, nil
 }
 
 // clean makes a field of CK_TOKEN_INFO safe to show; some libraries pad with
@@ -61,6 +79,9 @@ func clean(field string) string {
 // result in Go. Mechanism lists are not believed: Luna lists RSA PKCS#1 in FIPS
 // mode and refuses to wrap with it, SoftHSM lists OAEP and means SHA-1.
 func (t *Token) probe(ctx context.Context) ([]hsm.WrappingAlgorithm, error) {
+	if t.mayChange("wrap") != nil {
+		return nil, nil
+	}
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, hsm.Errorf(hsm.Internal, "make an RSA key to try the token with: %v", err)

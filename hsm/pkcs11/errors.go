@@ -15,6 +15,7 @@ const (
 	ckrActionProhibited = 0x1B // PKCS#11 2.40 errata 01
 
 	// Thales, from the header of the Luna client.
+	ckrContainerHandleInvalid  = 0x80000005
 	ckrTooManyContainers       = 0x80000006
 	ckrUserLockedOut           = 0x80000007
 	ckrUserNotAuthorized       = 0x8000001A
@@ -34,6 +35,7 @@ const (
 	ckrSTCNoChannel            = 0x80000056
 	ckrObjectAlreadyExists     = 0x8000006F
 	ckrHSMTampered             = 0x80000076
+	ckrConfigFailsDependencies = 0x8000007D
 	ckrHSMRestartRequired      = 0x8000008D
 	ckrObjectReadOnly          = 0x80000114
 	ckrKeyNotActive            = 0x80000136
@@ -55,12 +57,14 @@ func reasonOf(code uint) hsm.Reason {
 
 	// What follows until the next return is cured by a new C_Initialize in a
 	// new process, or by the link coming back. A login that was lost belongs
-	// here because the engine never logs in twice.
+	// here because the engine never logs in twice, and so does a handle that is
+	// bad although it was looked up twice.
 	case p11.CKR_GENERAL_ERROR, p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_MEMORY, p11.CKR_DEVICE_REMOVED,
 		p11.CKR_TOKEN_NOT_PRESENT, p11.CKR_TOKEN_NOT_RECOGNIZED, p11.CKR_SLOT_ID_INVALID,
 		p11.CKR_CRYPTOKI_NOT_INITIALIZED, p11.CKR_USER_NOT_LOGGED_IN,
 		p11.CKR_SESSION_CLOSED, p11.CKR_SESSION_HANDLE_INVALID,
-		ckrUnableToConnect, ckrSPTimeout, ckrTimeout, ckrDeviceTimeout,
+		p11.CKR_OBJECT_HANDLE_INVALID, p11.CKR_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_HANDLE_INVALID,
+		ckrContainerHandleInvalid, ckrUnableToConnect, ckrSPTimeout, ckrTimeout, ckrDeviceTimeout,
 		ckrSTCSessionInvalid, ckrSTCNoChannel, ckrHSMRestartRequired:
 		return hsm.TokenGone
 
@@ -76,11 +80,12 @@ func reasonOf(code uint) hsm.Reason {
 	case ckrObjectAlreadyExists:
 		return hsm.AlreadyExists
 	case p11.CKR_KEY_FUNCTION_NOT_PERMITTED, p11.CKR_ATTRIBUTE_READ_ONLY, p11.CKR_TOKEN_WRITE_PROTECTED,
-		p11.CKR_USER_TYPE_INVALID, p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN, p11.CKR_USER_TOO_MANY_TYPES,
+		p11.CKR_USER_TYPE_INVALID, p11.CKR_USER_TOO_MANY_TYPES,
+		p11.CKR_USER_ALREADY_LOGGED_IN, p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN,
 		ckrActionProhibited, ckrUserNotAuthorized, ckrPartitionDisabled, ckrOperationNotAllowed,
-		ckrHSMTampered, ckrObjectReadOnly, ckrKeyNotActive:
+		ckrHSMTampered, ckrConfigFailsDependencies, ckrObjectReadOnly, ckrKeyNotActive:
 		return hsm.NotPermitted
-	case p11.CKR_ARGUMENTS_BAD, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_VALUE_INVALID,
+	case p11.CKR_ARGUMENTS_BAD, p11.CKR_ATTRIBUTE_SENSITIVE, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_VALUE_INVALID,
 		p11.CKR_TEMPLATE_INCOMPLETE, p11.CKR_TEMPLATE_INCONSISTENT, p11.CKR_KEY_TYPE_INCONSISTENT,
 		p11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT:
 		return hsm.Invalid
@@ -120,6 +125,15 @@ func deviceError(err error, what string, args ...any) *hsm.Error {
 	return &hsm.Error{Reason: reason, Code: codeName(code), Detail: detail + advice(reason)}
 }
 
+// hint adds what a device may mean by its code.
+func hint(err error, hints map[string]string) error {
+	e, ok := errors.AsType[*hsm.Error](err)
+	if !ok || hints[e.Code] == "" {
+		return err
+	}
+	return &hsm.Error{Reason: e.Reason, Code: e.Code, Detail: e.Detail + "; " + hints[e.Code]}
+}
+
 // codeOf returns the CKR in err.
 func codeOf(err error) (uint, bool) {
 	code, ok := errors.AsType[p11.Error](err)
@@ -141,10 +155,11 @@ func codeIn(err error) string {
 }
 
 // vanished reports whether the handle of an object went bad after the object
-// was found: it was destroyed, or the login was lost.
+// was found or made: it was destroyed, or the login was lost.
 func vanished(err error) bool {
 	switch codeIn(err) {
-	case codeName(p11.CKR_OBJECT_HANDLE_INVALID), codeName(p11.CKR_KEY_HANDLE_INVALID):
+	case codeName(p11.CKR_OBJECT_HANDLE_INVALID), codeName(p11.CKR_KEY_HANDLE_INVALID),
+		codeName(p11.CKR_WRAPPING_KEY_HANDLE_INVALID):
 		return true
 	default:
 		return false

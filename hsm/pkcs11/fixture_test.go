@@ -87,12 +87,21 @@ func (s *shim) arm(t *testing.T, fault string, args ...any) {
 
 func (s *shim) disarm() { os.Remove(s.fault) }
 
-// calls counts the calls of a function so far.
+// armed reports whether the fault has not struck yet.
+func (s *shim) armed() bool {
+	_, err := os.Stat(s.fault)
+	return err == nil
+}
+
+// calls counts the calls of a function so far, or of all with "C_".
 func (s *shim) calls(t *testing.T, name string) int {
 	t.Helper()
 	log, err := os.ReadFile(s.log)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
+	}
+	if name == "C_" {
+		return strings.Count(string(log), "\n")
 	}
 	return strings.Count(string(log), name+"\n")
 }

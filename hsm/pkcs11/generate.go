@@ -17,25 +17,29 @@ func (t *Token) GenerateKey(ctx context.Context, spec hsm.KeySpec) (*hsm.Key, er
 	if _, err := hsm.ParseKeyID(string(spec.ID)); err != nil {
 		return nil, err
 	}
-	if err := checkLabel(spec.Label); err != nil {
+	if err := checkText("key label", spec.Label, 64); err != nil {
+		return nil, err
+	}
+	if err := t.mayChange("generate keys"); err != nil {
 		return nil, err
 	}
 	var key *hsm.Key
-	err := t.pool.alone(ctx, func(s *session) (err error) {
-		key, err = s.findOrGenerate(spec)
-		return err
+	err := t.pool.patiently(ctx, func() error {
+		return t.pool.alone(ctx, func(s *session) (err error) {
+			key, err = t.findOrGenerate(s, spec)
+			return err
+		})
 	})
 	return key, err
 }
 
-func checkLabel(label string) error {
-	const longest = 64
+func checkText(what, label string, longest int) error {
 	if label == "" || len(label) > longest {
-		return hsm.Errorf(hsm.Invalid, "key label of %d bytes: allowed are 1 to %d", len(label), longest)
+		return hsm.Errorf(hsm.Invalid, "%s of %d bytes: allowed are 1 to %d", what, len(label), longest)
 	}
 	for _, b := range []byte(label) {
 		if b < ' ' || b > '~' {
-			return hsm.Errorf(hsm.Invalid, "key label %q: only printable ASCII is allowed", label)
+			return hsm.Errorf(hsm.Invalid, "%s %q: only printable ASCII is allowed", what, label)
 		}
 	}
 	return nil
@@ -43,7 +47,7 @@ func checkLabel(label string) error {
 
 // findOrGenerate searches before it generates, because the answer of an earlier
 // attempt may have been lost after the key was made.
-func (s *session) findOrGenerate(spec hsm.KeySpec) (*hsm.Key, error) {
+func (t *Token) findOrGenerate(s *session, spec hsm.KeySpec) (*hsm.Key, error) {
 	found, err := s.find(
 		p11.NewAttribute(p11.CKA_TOKEN, true),
 		p11.NewAttribute(p11.CKA_ID, spec.ID.Bytes()),
@@ -57,16 +61,16 @@ func (s *session) findOrGenerate(spec hsm.KeySpec) (*hsm.Key, error) {
 		if err := s.checkLogin(); err != nil {
 			return nil, err
 		}
-		return s.generate(spec)
+		return t.generate(s, spec)
 	case 1:
-		return s.existing(spec.ID, found[0])
+		return t.existing(s, spec.ID, found[0])
 	default:
 		return nil, hsm.Errorf(hsm.Corrupt, "the token has %d objects with id %s", len(found), spec.ID)
 	}
 }
 
 // existing accepts an object as the key of an earlier attempt.
-func (s *session) existing(id hsm.KeyID, object p11.ObjectHandle) (*hsm.Key, error) {
+func (t *Token) existing(s *session, id hsm.KeyID, object p11.ObjectHandle) (*hsm.Key, error) {
 	a, err := s.attributes(object, []uint{p11.CKA_CLASS})
 	if err != nil {
 		return nil, err
@@ -74,7 +78,7 @@ func (s *session) existing(id hsm.KeyID, object p11.ObjectHandle) (*hsm.Key, err
 	if class, ok := ulong(a[p11.CKA_CLASS]); !ok || class != p11.CKO_SECRET_KEY {
 		return nil, hsm.Errorf(hsm.AlreadyExists, "id %s belongs to an object that is not a secret key", id)
 	}
-	key, err := s.readKey(object)
+	key, err := t.readKey(s, object)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +88,7 @@ func (s *session) existing(id hsm.KeyID, object p11.ObjectHandle) (*hsm.Key, err
 	return key, nil
 }
 
-func (s *session) generate(spec hsm.KeySpec) (*hsm.Key, error) {
+func (t *Token) generate(s *session, spec hsm.KeySpec) (*hsm.Key, error) {
 	template := append(aesTemplate(true),
 		p11.NewAttribute(p11.CKA_ID, spec.ID.Bytes()),
 		p11.NewAttribute(p11.CKA_LABEL, spec.Label),
@@ -94,7 +98,7 @@ func (s *session) generate(spec hsm.KeySpec) (*hsm.Key, error) {
 	if err != nil {
 		return nil, deviceError(err, "generate an AES-256 key under id %s", spec.ID)
 	}
-	key, err := s.readKey(object)
+	key, err := t.readKey(s, object)
 	if err != nil {
 		// Whoever repeats the call finds the key and judges it then.
 		return nil, err

@@ -30,7 +30,7 @@ func (t *Token) Keys(ctx context.Context) ([]hsm.Key, error) {
 			if ctx.Err() != nil {
 				return hsm.Errorf(hsm.Timeout, "list keys: %v", context.Cause(ctx))
 			}
-			key, err := s.readKey(object)
+			key, err := t.readKey(s, object)
 			if vanished(err) {
 				continue // destroyed by somebody else since it was found
 			}
@@ -54,7 +54,7 @@ func (t *Token) Keys(ctx context.Context) ([]hsm.Key, error) {
 func (t *Token) Key(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
 	var key *hsm.Key
 	err := t.pool.do(ctx, onKey(id, func(s *session, object p11.ObjectHandle) (err error) {
-		key, err = s.readKey(object)
+		key, err = t.readKey(s, object)
 		return err
 	}))
 	return key, err
@@ -62,6 +62,9 @@ func (t *Token) Key(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
 
 // DestroyKey implements [hsm.Token].
 func (t *Token) DestroyKey(ctx context.Context, id hsm.KeyID) error {
+	if err := t.mayChange("destroy keys"); err != nil {
+		return err
+	}
 	err := t.pool.alone(ctx, onKey(id, func(s *session, object p11.ObjectHandle) error {
 		if err := s.DestroyObject(s.handle, object); err != nil {
 			return deviceError(err, "destroy key %s", id)

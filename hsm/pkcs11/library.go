@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"context"
 	"debug/elf"
 	"errors"
 	"os"
@@ -27,6 +28,27 @@ func load(path string) (*p11.Ctx, error) {
 			"PKCS#11 library %s cannot be loaded, probably because a library that it needs is missing: look for \"not found\" in the output of ldd %s", path, path)
 	}
 	return module, nil
+}
+
+// initialize loads a library and initialises it for this process.
+func initialize(ctx context.Context, path string) (*p11.Ctx, error) {
+	module, err := load(path)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, hsm.Errorf(hsm.Timeout, "initialise PKCS#11 library %s: %v", path, context.Cause(ctx))
+	}
+	err = module.Initialize()
+	switch {
+	case err == nil:
+		return module, nil
+	case hasCode(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED):
+		return nil, &hsm.Error{Reason: hsm.Invalid, Code: codeName(p11.CKR_CRYPTOKI_ALREADY_INITIALIZED),
+			Detail: "PKCS#11 library " + path + " is already in use in this process"}
+	default:
+		return nil, deviceError(err, "initialise PKCS#11 library %s", path)
+	}
 }
 
 func checkLibrary(path string) error {

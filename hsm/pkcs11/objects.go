@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"unicode"
@@ -114,7 +115,7 @@ var keyAttributes = []uint{
 }
 
 // readKey reads what the token says of a secret key.
-func (s *session) readKey(object p11.ObjectHandle) (*hsm.Key, error) {
+func (t *Token) readKey(s *session, object p11.ObjectHandle) (*hsm.Key, error) {
 	a, err := s.attributes(object, keyAttributes)
 	if err != nil {
 		return nil, err
@@ -142,8 +143,41 @@ func (s *session) readKey(object p11.ObjectHandle) (*hsm.Key, error) {
 	if n, ok := ulong(a[p11.CKA_VALUE_LEN]); ok && n <= maxValueLen {
 		key.Bits = int(n) * 8
 	}
-	return key, nil
+	key.Vendor, err = t.readVendor(s, object)
+	return key, err
 }
+
+// readVendor reads the vendor's attributes of a key; nil when there are none. It
+// fails only when the token is in trouble.
+func (t *Token) readVendor(s *session, object p11.ObjectHandle) (map[string]string, error) {
+	if len(t.vendor) == 0 {
+		return nil, nil
+	}
+	types := make([]uint, len(t.vendor))
+	for i, attribute := range t.vendor {
+		types[i] = attribute.Type
+	}
+	a, err := s.attributes(object, types)
+	if err != nil {
+		if conclusive(err) {
+			err = nil
+		}
+		return nil, err
+	}
+	var vendor map[string]string
+	for _, attribute := range t.vendor {
+		if value := a[attribute.Type]; len(value) > 0 && len(value) <= maxVendorValue {
+			if vendor == nil {
+				vendor = make(map[string]string)
+			}
+			vendor[attribute.Name] = hex.EncodeToString(value)
+		}
+	}
+	return vendor, nil
+}
+
+// maxVendorValue bounds what is shown of a vendor attribute, in bytes.
+const maxVendorValue = 64
 
 // maxValueLen bounds CKA_VALUE_LEN in bytes: a generic secret may be long, but
 // not this long.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -20,6 +22,7 @@ type pool struct {
 	module *p11.Ctx
 	slot   uint
 	logger *slog.Logger
+	hints  map[string]string
 
 	places  chan place
 	size    int
@@ -34,9 +37,9 @@ type place struct {
 	open    bool
 }
 
-func newPool(module *p11.Ctx, slot uint, size int, logger *slog.Logger) *pool {
+func newPool(module *p11.Ctx, slot uint, size int, config Config) *pool {
 	p := &pool{
-		module: module, slot: slot, logger: logger,
+		module: module, slot: slot, logger: config.Logger, hints: config.Hints,
 		places: make(chan place, size), size: size, turn: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	for range size {
@@ -55,10 +58,14 @@ type session struct {
 	tainted bool
 }
 
-// do runs fn with a session of its own. fn may run twice: a session that died
-// while it lay idle is replaced once, so fn has to begin by looking up what it
-// works on.
+// do runs fn with a session of its own. fn may run more than once, when a
+// session died while it lay idle or the device asks to come back, so fn has to
+// begin by looking up what it works on, and a repeat of it must do no harm.
 func (p *pool) do(ctx context.Context, fn func(s *session) error) error {
+	return p.patiently(ctx, func() error { return p.once(ctx, fn) })
+}
+
+func (p *pool) once(ctx context.Context, fn func(s *session) error) error {
 	held, err := p.acquire(ctx)
 	if err != nil {
 		return err
@@ -67,7 +74,7 @@ func (p *pool) do(ctx context.Context, fn func(s *session) error) error {
 	return p.use(&held, fn)
 }
 
-// alone is do while no other call is in the library. Token objects are made and
+// alone is once while no other call is in the library. Token objects are made and
 // destroyed that way: SoftHSM's store hands a session that searches the half
 // written file of one that creates, and then both fail or see a wrong key. Such
 // calls are rare, so other devices are not treated differently.
@@ -106,7 +113,7 @@ func (p *pool) use(held *place, fn func(s *session) error) error {
 	if err == nil {
 		return nil
 	}
-	return deviceError(err, "use a session")
+	return hint(deviceError(err, "use a session"), p.hints)
 }
 
 func (p *pool) acquire(ctx context.Context) (place, error) {
@@ -188,6 +195,43 @@ func reusable(err error) bool {
 func sessionDied(err error) bool {
 	switch codeIn(err) {
 	case codeName(p11.CKR_SESSION_CLOSED), codeName(p11.CKR_SESSION_HANDLE_INVALID):
+		return true
+	default:
+		return false
+	}
+}
+
+// patiently repeats call while the device says that it is busy, with growing
+// pauses. It gives up with the device's answer when the next pause would outlast
+// ctx, and after a few seconds in any case.
+func (p *pool) patiently(ctx context.Context, call func() error) error {
+	const attempts, first, longest = 10, 20 * time.Millisecond, time.Second
+	for attempt, pause := 1, first; ; attempt, pause = attempt+1, min(2*pause, longest) {
+		err := call()
+		if !saysBusy(err) || attempt == attempts {
+			return err
+		}
+		// Jitter, so that callers who were refused together do not come back
+		// together.
+		wait := pause/2 + rand.N(pause/2) //nolint:gosec // jitter needs no secrecy
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-p.closing:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// saysBusy reports whether the device refused a call for now, without having
+// begun it.
+func saysBusy(err error) bool {
+	switch codeIn(err) {
+	case codeName(ckrAgain), codeName(ckrBusy), codeName(p11.CKR_SESSION_COUNT):
 		return true
 	default:
 		return false

@@ -2,65 +2,108 @@ package pkcs11
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 )
 
-// slot is a slot with an initialised token in it. Slot numbers move between
+// Slot is a slot with an initialised token in it. Slot numbers move between
 // runs, so they are looked up anew after each C_Initialize.
-type slot struct {
-	id    uint
+type Slot struct {
+	ID          uint
+	Description string // of the slot; empty when it does not answer
+	Label       string // of the token
+	Serial      string // of the token
+
 	token p11.TokenInfo
 }
 
-// findSlot returns the one slot whose token has the serial and the label that
-// are given.
-func findSlot(module *p11.Ctx, serial, label string) (slot, error) {
-	if serial == "" && label == "" {
-		return slot{}, hsm.Errorf(hsm.Misconfigured, "neither the serial nor the label of a token is configured")
-	}
-	all, err := slots(module)
-	if err != nil {
-		return slot{}, err
-	}
-	var found []slot
-	for _, s := range all {
-		if (serial == "" || s.token.SerialNumber == serial) && (label == "" || s.token.Label == label) {
-			found = append(found, s)
+// awaitSlot is findSlot for a token that may take a while to appear.
+func awaitSlot(ctx context.Context, module *p11.Ctx, config Config) (Slot, error) {
+	wait, stop := context.WithTimeout(ctx, config.TokenWait)
+	defer stop()
+	for {
+		const pause = 250 * time.Millisecond
+		slot, err := findSlot(module, config)
+		if !errors.Is(err, hsm.NotFound) {
+			return slot, err
 		}
-	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return slot{}, hsm.Errorf(hsm.NotFound, "no token with %s is present; present are: %s",
-			wanted(serial, label), cmp.Or(list(all), "none"))
-	default:
-		return slot{}, hsm.Errorf(hsm.Misconfigured, "%d tokens have %s: configure the serial of the right one: %s",
-			len(found), wanted(serial, label), list(found))
+		select {
+		case <-time.After(pause):
+		case <-wait.Done():
+			return Slot{}, err
+		}
 	}
 }
 
-// slots lists the slots with initialised tokens. A slot that cannot be asked is
-// left out: Luna shows empty placeholders.
-func slots(module *p11.Ctx) ([]slot, error) {
+// findSlot returns the one slot whose token has the serial and the label that
+// are configured.
+func findSlot(module *p11.Ctx, config Config) (Slot, error) {
+	serial, label := config.TokenSerial, config.TokenLabel
+	if serial == "" && label == "" {
+		return Slot{}, hsm.Errorf(hsm.Misconfigured, "neither the serial nor the label of a token is configured")
+	}
+	all, refused, err := slots(module)
+	if err != nil {
+		return Slot{}, err
+	}
+	var found []Slot
+	for _, s := range all {
+		if (serial == "" || s.Serial == serial) && (label == "" || s.Label == label) {
+			found = append(found, s)
+		}
+	}
+	if config.Choose != nil && len(found) > 0 {
+		if found, err = config.Choose(all, found); err != nil {
+			return Slot{}, err
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return Slot{}, hsm.Errorf(hsm.Misconfigured, "%d tokens have %s: configure the serial of the right one: %s",
+			len(found), wanted(serial, label), list(found))
+	case refused != nil:
+		return Slot{}, deviceError(refused, "look for the token with %s: a slot does not answer; the others have: %s",
+			wanted(serial, label), cmp.Or(list(all), "none"))
+	default:
+		return Slot{}, hsm.Errorf(hsm.NotFound, "no token with %s is present; present are: %s",
+			wanted(serial, label), cmp.Or(list(all), "none"))
+	}
+}
+
+// slots lists the slots with initialised tokens. Empty ones are left out: Luna
+// shows placeholders. refused is the answer of a slot that is in other trouble.
+func slots(module *p11.Ctx) (all []Slot, refused, err error) {
 	ids, err := module.GetSlotList(true)
 	if err != nil {
-		return nil, deviceError(err, "list slots")
+		return nil, nil, deviceError(err, "list slots")
 	}
-	var all []slot
 	for _, id := range ids {
 		token, err := module.GetTokenInfo(id)
-		if err != nil || token.Flags&p11.CKF_TOKEN_INITIALIZED == 0 {
+		switch {
+		case hasCode(err, p11.CKR_TOKEN_NOT_PRESENT, p11.CKR_TOKEN_NOT_RECOGNIZED, p11.CKR_SLOT_ID_INVALID):
+			continue
+		case err != nil:
+			refused = err
+			continue
+		case token.Flags&p11.CKF_TOKEN_INITIALIZED == 0:
 			continue
 		}
-		all = append(all, slot{id: id, token: token})
+		s := Slot{ID: id, Label: token.Label, Serial: token.SerialNumber, token: token}
+		if info, err := module.GetSlotInfo(id); err == nil {
+			s.Description = clean(info.SlotDescription)
+		}
+		all = append(all, s)
 	}
-	return all, nil
+	return all, refused, nil
 }
 
 func wanted(serial, label string) string {
@@ -74,7 +117,7 @@ func wanted(serial, label string) string {
 	}
 }
 
-func list(all []slot) string {
+func list(all []Slot) string {
 	const most = 16 // enough to recognise a mistake, and bounded
 	var b strings.Builder
 	for i, s := range all {
@@ -85,7 +128,7 @@ func list(all []slot) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "label %q serial %q", s.token.Label, s.token.SerialNumber)
+		fmt.Fprintf(&b, "label %q serial %q", s.Label, s.Serial)
 	}
 	return b.String()
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -35,14 +36,46 @@ type Config struct {
 	// admits fewer lowers it.
 	MaxSessions int
 	Logger      *slog.Logger
+
+	// What follows is particular to a device. Zero values leave it out.
+
+	// Choose narrows down the tokens that match, for a device that shows one
+	// token in several slots. present are all tokens.
+	Choose func(present, matching []Slot) ([]Slot, error)
+	// TokenWait is how long Open looks for a token that is not present yet.
+	TokenWait time.Duration
+	// Vendor lists attributes that go into hsm.Key.Vendor.
+	Vendor []VendorAttribute
+	// Inspect asks the device what PKCS#11 has no call for. It runs inside a
+	// call of Describe, when the library is initialised and logged in.
+	Inspect func(Slot) Details
+	// Hints says, by the name of a return code, what the device may mean by it.
+	Hints map[string]string
+}
+
+// VendorAttribute is an attribute that is not in the standard. It is read apart
+// from the others, so that a device which refuses it costs nothing else, and
+// shown in hex.
+type VendorAttribute struct {
+	Name string
+	Type uint // CKA_
+}
+
+// Details is what a device says of a token beyond CK_TOKEN_INFO.
+type Details struct {
+	Firmware string // empty when CK_TOKEN_INFO knows best
+	FIPS     *bool  // nil when the device does not say
+	Policies []hsm.Policy
 }
 
 // Token is an open and logged in token. It implements [hsm.Token].
 type Token struct {
 	module  *p11.Ctx
-	slot    slot
+	slot    Slot
 	role    hsm.Role
 	library string
+	vendor  []VendorAttribute
+	inspect func(Slot) Details
 	logger  *slog.Logger
 
 	// login is the session that the login was made on. It is used for nothing
@@ -71,24 +104,14 @@ func Open(ctx context.Context, config Config) (*Token, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	module, err := load(config.Library)
+	module, err := initialize(ctx, config.Library)
 	if err != nil {
-		return nil, err
+		return nil, hint(err, config.Hints)
 	}
-	if ctx.Err() != nil {
-		return nil, hsm.Errorf(hsm.Timeout, "open token: %v", context.Cause(ctx))
-	}
-	if err := module.Initialize(); err != nil {
-		if hasCode(err, p11.CKR_CRYPTOKI_ALREADY_INITIALIZED) {
-			return nil, &hsm.Error{Reason: hsm.Invalid, Code: codeName(p11.CKR_CRYPTOKI_ALREADY_INITIALIZED),
-				Detail: "PKCS#11 library " + config.Library + " is already in use in this process"}
-		}
-		return nil, deviceError(err, "initialise PKCS#11 library %s", config.Library)
-	}
-	t, err := open(module, config)
+	t, err := open(ctx, module, config)
 	if err != nil {
 		finalize(module, config.Logger)
-		return nil, err
+		return nil, hint(err, config.Hints)
 	}
 	return t, nil
 }
@@ -115,12 +138,12 @@ func (c *Config) check() error {
 	}
 }
 
-func open(module *p11.Ctx, config Config) (*Token, error) {
+func open(ctx context.Context, module *p11.Ctx, config Config) (*Token, error) {
 	info, err := module.GetInfo()
 	if err != nil {
 		return nil, deviceError(err, "ask PKCS#11 library %s for its version", config.Library)
 	}
-	slot, err := findSlot(module, config.TokenSerial, config.TokenLabel)
+	slot, err := awaitSlot(ctx, module, config)
 	if err != nil {
 		return nil, err
 	}
@@ -133,15 +156,17 @@ func open(module *p11.Ctx, config Config) (*Token, error) {
 		return nil, err
 	}
 	config.Logger.Info("token opened",
-		"label", slot.token.Label, "serial", slot.token.SerialNumber, "model", slot.token.Model, "sessions", size)
+		"label", slot.Label, "serial", slot.Serial, "model", slot.token.Model, "sessions", size)
 	return &Token{
 		module:     module,
 		slot:       slot,
 		role:       config.Role,
 		library:    describeLibrary(info),
+		vendor:     config.Vendor,
+		inspect:    config.Inspect,
 		logger:     config.Logger,
 		login:      session,
-		pool:       newPool(module, slot.id, size, config.Logger),
+		pool:       newPool(module, slot.ID, size, config),
 		describing: make(chan struct{}, 1),
 	}, nil
 }
@@ -168,17 +193,17 @@ const ckuCryptoUser = 0x80000001
 
 // login opens the session that holds the login. It is the only caller of
 // C_Login.
-func login(module *p11.Ctx, slot slot, config Config) (p11.SessionHandle, error) {
-	session, err := module.OpenSession(slot.id, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+func login(module *p11.Ctx, slot Slot, config Config) (p11.SessionHandle, error) {
+	session, err := module.OpenSession(slot.ID, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
 	if err != nil {
-		return 0, deviceError(err, "open a session with token %q", slot.token.Label)
+		return 0, deviceError(err, "open a session with token %q", slot.Label)
 	}
 	user := uint(p11.CKU_USER)
 	if config.Role == hsm.CryptoUser {
 		user = ckuCryptoUser
 	}
 	if err := module.Login(session, user, string(config.PIN)); err != nil {
-		return 0, deviceError(err, "log in to token %q as %s", slot.token.Label, config.Role)
+		return 0, deviceError(err, "log in to token %q as %s", slot.Label, config.Role)
 	}
 	return session, nil
 }
@@ -208,7 +233,7 @@ func (t *Token) Close(ctx context.Context) error {
 	if hasCode(logout, p11.CKR_USER_NOT_LOGGED_IN) {
 		logout = nil
 	}
-	sessions := t.module.CloseAllSessions(t.slot.id)
+	sessions := t.module.CloseAllSessions(t.slot.ID)
 	finalize(t.module, t.logger)
 	for _, err := range []error{logout, sessions} {
 		if err != nil {

@@ -17,6 +17,9 @@ func (t *Token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
 	if !req.Algorithm.Valid() {
 		return nil, hsm.Errorf(hsm.AlgorithmUnsupported, "wrapping algorithm %.40q is unknown", string(req.Algorithm))
 	}
+	if err := t.mayChange("import the wrapping key"); err != nil {
+		return nil, err
+	}
 	public, err := parsePublicKey(req.PublicKey)
 	if err != nil {
 		return nil, err

@@ -223,15 +223,17 @@ func FuzzParsePublicKey(f *testing.F) {
 
 func TestReasons(t *testing.T) {
 	for code, want := range map[uint]hsm.Reason{
-		0x02: hsm.Internal, 0x05: hsm.TokenGone, 0x06: hsm.Internal, 0x07: hsm.Invalid, 0x10: hsm.NotPermitted,
-		0x12: hsm.Invalid, 0x13: hsm.Invalid, 0x1B: hsm.NotPermitted, 0x30: hsm.TokenGone, 0x31: hsm.TokenGone,
-		0x32: hsm.TokenGone, 0x54: hsm.AlgorithmUnsupported, 0x62: hsm.AlgorithmUnsupported, 0x63: hsm.Invalid,
+		0x02: hsm.Internal, 0x03: hsm.TokenGone, 0x05: hsm.TokenGone, 0x06: hsm.Internal, 0x07: hsm.Invalid,
+		0x10: hsm.NotPermitted, 0x11: hsm.Invalid, 0x12: hsm.Invalid, 0x13: hsm.Invalid, 0x1B: hsm.NotPermitted, 0x30: hsm.TokenGone, 0x31: hsm.TokenGone,
+		0x32: hsm.TokenGone, 0x54: hsm.AlgorithmUnsupported, 0x60: hsm.TokenGone, 0x62: hsm.AlgorithmUnsupported, 0x63: hsm.Invalid,
 		0x68: hsm.NotPermitted, 0x69: hsm.NotExportable, 0x6A: hsm.NotExportable, 0x70: hsm.AlgorithmUnsupported,
-		0x71: hsm.AlgorithmUnsupported, 0xA0: hsm.PINIncorrect, 0xA1: hsm.PINIncorrect, 0xA2: hsm.PINIncorrect,
+		0x71: hsm.AlgorithmUnsupported, 0x82: hsm.TokenGone, 0xA0: hsm.PINIncorrect, 0xA1: hsm.PINIncorrect, 0xA2: hsm.PINIncorrect,
 		0xA3: hsm.PINExpired, 0xA4: hsm.PINLocked, 0xB0: hsm.TokenGone, 0xB1: hsm.Busy, 0xB3: hsm.TokenGone,
 		0xD0: hsm.Invalid, 0xD1: hsm.Invalid, 0xE0: hsm.TokenGone, 0xE1: hsm.TokenGone, 0xE2: hsm.NotPermitted,
-		0x101: hsm.TokenGone, 0x102: hsm.PINMissing, 0x103: hsm.NotPermitted, 0x104: hsm.NotPermitted,
-		0x114: hsm.AlgorithmUnsupported, 0x190: hsm.TokenGone,
+		0x100: hsm.NotPermitted, 0x101: hsm.TokenGone, 0x102: hsm.PINMissing, 0x103: hsm.NotPermitted, 0x104: hsm.NotPermitted,
+		0x105: hsm.NotPermitted, 0x113: hsm.TokenGone, 0x114: hsm.AlgorithmUnsupported, 0x115: hsm.Invalid, 0x190: hsm.TokenGone,
+		0x80000005: hsm.TokenGone, 0x80000006: hsm.Busy, 0x80000023: hsm.TokenGone, 0x8000007D: hsm.NotPermitted,
+		0x80000114: hsm.NotPermitted, 0x80000136: hsm.NotPermitted,
 		0x80000007: hsm.PINLocked, 0x8000001A: hsm.NotPermitted, 0x8000001B: hsm.StorageFull, 0x8000001C: hsm.PINLocked,
 		0x8000001F: hsm.TokenGone, 0x80000020: hsm.NotPermitted, 0x80000024: hsm.TokenGone, 0x8000002A: hsm.StorageFull,
 		0x8000002B: hsm.TokenGone, 0x8000002C: hsm.StorageFull, 0x80000030: hsm.NotPermitted, 0x80000031: hsm.StorageFull,

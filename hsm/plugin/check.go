@@ -19,6 +19,7 @@ const (
 	maxKeys        = 100_000
 	maxKeyBits     = 8 << 20
 	maxMaxSessions = 1 << 20
+	maxPolicies    = 256
 )
 
 // What follows turns answers of a plugin into values of package hsm, and is the
@@ -51,6 +52,11 @@ func infoFromProto(m *hsmv1.DescribeResponse) (*hsm.Info, error) {
 	if m.GetMaxSessions() > maxMaxSessions {
 		return nil, corrupt("max_sessions", "%d", m.GetMaxSessions())
 	}
+	policies, err := checkPolicies(m.GetPolicies())
+	if err != nil {
+		return nil, err
+	}
+	info.Policies = policies
 	offered := make(map[hsm.WrappingAlgorithm]bool)
 	for _, a := range m.GetWrappingAlgorithms() {
 		algorithm := hsm.WrappingAlgorithm(a)
@@ -66,6 +72,25 @@ func infoFromProto(m *hsmv1.DescribeResponse) (*hsm.Info, error) {
 		}
 	}
 	return info, nil
+}
+
+func checkPolicies(all []*hsmv1.Policy) ([]hsm.Policy, error) {
+	if len(all) > maxPolicies {
+		return nil, corrupt("policies", "%d of them", len(all))
+	}
+	var policies []hsm.Policy
+	seen := make(map[uint32]bool)
+	for _, p := range all {
+		if seen[p.GetNumber()] {
+			return nil, corrupt("policies", "number %d is repeated", p.GetNumber())
+		}
+		seen[p.GetNumber()] = true
+		if err := checkName("policies", p.GetName()); err != nil {
+			return nil, err
+		}
+		policies = append(policies, hsm.Policy{Number: int(p.GetNumber()), Name: p.GetName(), Value: int(p.GetValue())})
+	}
+	return policies, nil
 }
 
 // keyFromProto reads the answer about the key that was asked for.
@@ -181,6 +206,14 @@ func checkID(got []byte, asked hsm.KeyID) error {
 		return corrupt("id", "%s, asked was %s", text(string(hsm.KeyIDFromBytes(got)), 2*maxVendorName), asked)
 	}
 	return nil
+}
+
+// checkName is checkString for what must not be empty.
+func checkName(field, s string) error {
+	if s == "" {
+		return corrupt(field, "it is empty")
+	}
+	return checkString(field, s, maxString)
 }
 
 func checkString(field, s string, limit int) error {

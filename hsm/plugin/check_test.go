@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,7 +19,8 @@ var asked = hsm.KeyIDFromBytes([]byte("0123456789abcdef"))
 
 func goodInfo() *hsmv1.DescribeResponse {
 	return &hsmv1.DescribeResponse{Label: "payments", Role: string(hsm.CryptoOfficer), Fips: new(true),
-		WrappingAlgorithms: []string{string(hsm.OAEPSHA1)}, MaxSessions: 30}
+		WrappingAlgorithms: []string{string(hsm.OAEPSHA1)}, MaxSessions: 30,
+		Policies: []*hsmv1.Policy{{Number: 5, Name: "secret key wrapping", Value: 1}, {Number: 43, Name: "non-FIPS algorithms"}}}
 }
 
 func goodKey() *hsmv1.Key {
@@ -30,6 +32,9 @@ func TestGoodAnswersPass(t *testing.T) {
 	info, err := infoFromProto(goodInfo())
 	if err != nil || info.FIPS == nil || !*info.FIPS || info.MaxSessions != 30 {
 		t.Errorf("%+v, %v", info, err)
+	}
+	if want := []hsm.Policy{{Number: 5, Name: "secret key wrapping", Value: 1}, {Number: 43, Name: "non-FIPS algorithms"}}; !slices.Equal(info.Policies, want) {
+		t.Errorf("policies %+v, want %+v", info.Policies, want)
 	}
 	if _, err := generatedKey(goodKey(), asked); err != nil {
 		t.Error(err)
@@ -69,6 +74,11 @@ func TestWrongAnswers(t *testing.T) {
 			m.WrappingAlgorithms = append(m.WrappingAlgorithms, m.WrappingAlgorithms[0])
 		})},
 		{"max_sessions", info(func(m *hsmv1.DescribeResponse) { m.MaxSessions = 1 << 31 })},
+
+		{"policies", info(func(m *hsmv1.DescribeResponse) { m.Policies[0].Name = "" })},
+		{"policies", info(func(m *hsmv1.DescribeResponse) { m.Policies[0].Name = control })},
+		{"policies", info(func(m *hsmv1.DescribeResponse) { m.Policies[1].Number = 5 })},
+		{"policies", info(func(m *hsmv1.DescribeResponse) { m.Policies = make([]*hsmv1.Policy, maxPolicies+1) })},
 
 		{"key", func() error { _, err := keyFromProto(nil, asked); return err }()},
 		{"id", key(func(m *hsmv1.Key) { m.Id[0]++ })},

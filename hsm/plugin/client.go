@@ -88,6 +88,20 @@ func (c *client) open(ctx context.Context, config OpenConfig) error {
 	})
 }
 
+func (c *client) initToken(ctx context.Context, spec hsm.TokenSpec) (serial string, err error) {
+	err = c.call(ctx, "initialise token", func(ctx context.Context) error {
+		m, err := c.rpc.InitToken(ctx, &hsmv1.InitTokenRequest{
+			Settings: spec.Settings, Label: spec.Label, SoPin: spec.SOPIN, Pin: spec.PIN,
+		})
+		if err != nil {
+			return err
+		}
+		serial = m.GetSerial()
+		return checkName("serial", serial)
+	})
+	return serial, err
+}
+
 func (c *client) Describe(ctx context.Context) (info *hsm.Info, err error) {
 	err = c.call(ctx, "describe token", func(ctx context.Context) error {
 		m, err := c.rpc.Describe(ctx, &hsmv1.DescribeRequest{})

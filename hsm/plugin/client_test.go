@@ -34,7 +34,8 @@ func TestCallsTravel(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.Label != "fake" || info.FIPS != nil || info.MaxSessions != 3 ||
-		!slices.Equal(info.WrappingAlgorithms, []hsm.WrappingAlgorithm{hsm.OAEPSHA256, hsm.OAEPSHA1}) {
+		!slices.Equal(info.WrappingAlgorithms, []hsm.WrappingAlgorithm{hsm.OAEPSHA256, hsm.OAEPSHA1}) ||
+		!slices.Equal(info.Policies, []hsm.Policy{{Number: 20, Name: "maximum failed user logins", Value: 10}}) {
 		t.Errorf("Describe: %+v", info)
 	}
 	id := hsm.NewKeyID()

@@ -46,8 +46,27 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Hour)
 	case "host":
 		host()
-	default:
+	case "uninitializable":
 		Serve(func(_ context.Context, req OpenRequest) (hsm.Token, error) { return openFake(mode, req) })
+	default:
+		Serve(func(_ context.Context, req OpenRequest) (hsm.Token, error) { return openFake(mode, req) },
+			WithTokenInitializer(fakeInitializer{mode}))
+	}
+}
+
+// fakeInitializer accepts one specification alone.
+type fakeInitializer struct{ mode string }
+
+func (f fakeInitializer) InitToken(_ context.Context, spec hsm.TokenSpec) (string, error) {
+	switch {
+	case f.mode == "lying":
+		return "", nil
+	case spec.Label == "taken":
+		return "", hsm.Errorf(hsm.AlreadyExists, "label %q is taken", spec.Label)
+	case spec.Label == "fresh" && spec.Settings["library"] == "soft.so" && string(spec.SOPIN) == "5678" && string(spec.PIN) == "1234":
+		return "0a1b", nil
+	default:
+		return "", hsm.Errorf(hsm.Invalid, "the specification did not arrive")
 	}
 }
 
@@ -85,7 +104,8 @@ func openFake(mode string, req OpenRequest) (hsm.Token, error) {
 
 func (f *fake) Describe(context.Context) (*hsm.Info, error) {
 	info := &hsm.Info{Label: "fake", Role: hsm.CryptoOfficer, MaxSessions: 3,
-		WrappingAlgorithms: []hsm.WrappingAlgorithm{hsm.OAEPSHA1, hsm.OAEPSHA256}}
+		WrappingAlgorithms: []hsm.WrappingAlgorithm{hsm.OAEPSHA1, hsm.OAEPSHA256},
+		Policies:           []hsm.Policy{{Number: 20, Name: "maximum failed user logins", Value: 10}}}
 	if f.mode == "lying" {
 		info.WrappingAlgorithms = append(info.WrappingAlgorithms, "ROT13")
 	}

@@ -143,6 +143,14 @@ func (p *Process) Open(ctx context.Context, config OpenConfig) (hsm.Token, error
 	return p.client, nil
 }
 
+var _ hsm.TokenInitializer = (*Process)(nil)
+
+// InitToken implements [hsm.TokenInitializer]. It takes the place of Open: the
+// process is of no use afterwards.
+func (p *Process) InitToken(ctx context.Context, spec hsm.TokenSpec) (serial string, err error) {
+	return p.client.initToken(ctx, spec)
+}
+
 // PID is the process's number.
 func (p *Process) PID() int { return p.child.pid() }
 

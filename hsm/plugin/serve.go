@@ -34,6 +34,15 @@ type OpenRequest struct {
 // which may print to standard output. Its error is an [*hsm.Error].
 type Opener func(ctx context.Context, req OpenRequest) (hsm.Token, error)
 
+// Option adds what only some plugins can do.
+type Option func(*server)
+
+// WithTokenInitializer lets the daemon make tokens. The initializer is called at
+// most once in the life of a process, and instead of the Opener.
+func WithTokenInitializer(initializer hsm.TokenInitializer) Option {
+	return func(s *server) { s.initializer = initializer }
+}
+
 // Serve is the main of a plugin. It returns when the daemon is done with the
 // process; SIGTERM, which the kernel sends also when the daemon dies, makes it
 // close the token and end the process within two seconds.
@@ -41,7 +50,7 @@ type Opener func(ctx context.Context, req OpenRequest) (hsm.Token, error)
 // Serve makes the process undumpable: no core file, no ptrace and no reading of
 // its memory by other processes of the same user. It also makes the files in
 // its /proc directory, environ among them, readable by root alone.
-func Serve(opener Opener) {
+func Serve(opener Opener, options ...Option) {
 	// Captured now: go-plugin replaces os.Stderr with a stream of its own.
 	stderr := os.Stderr
 	logger := slog.New(newLogHandler(stderr))
@@ -50,6 +59,9 @@ func Serve(opener Opener) {
 		os.Exit(1)
 	}
 	s := &server{opener: opener, logger: logger}
+	for _, option := range options {
+		option(s)
+	}
 
 	terminate := make(chan os.Signal, 1)
 	signal.Notify(terminate, unix.SIGTERM)

@@ -20,22 +20,19 @@ const keysPerMessage = 32
 // server is the plugin's side of hsm.proto.
 type server struct {
 	hsmv1.UnimplementedTokenServer
-	opener Opener
-	logger *slog.Logger
+	opener      Opener
+	initializer hsm.TokenInitializer // nil when the plugin has none
+	logger      *slog.Logger
 
-	mu     sync.Mutex
-	opened bool // Open was called, whatever came of it
-	token  hsm.Token
+	mu    sync.Mutex
+	used  bool // Open or InitToken was called, whatever came of it
+	token hsm.Token
 }
 
 func (s *server) Open(ctx context.Context, req *hsmv1.OpenRequest) (*hsmv1.OpenResponse, error) {
 	defer clear(req.GetPin())
-	s.mu.Lock()
-	again := s.opened
-	s.opened = true
-	s.mu.Unlock()
-	if again {
-		return nil, toStatus(hsm.Errorf(hsm.Invalid, "this process was told to open its token before: start another one"))
+	if err := s.use(); err != nil {
+		return nil, toStatus(err)
 	}
 	token, err := s.opener(ctx, OpenRequest{Settings: req.GetSettings(), PIN: req.GetPin(), Logger: s.logger})
 	if err != nil {
@@ -45,6 +42,36 @@ func (s *server) Open(ctx context.Context, req *hsmv1.OpenRequest) (*hsmv1.OpenR
 	s.token = token
 	s.mu.Unlock()
 	return &hsmv1.OpenResponse{}, nil
+}
+
+func (s *server) InitToken(ctx context.Context, req *hsmv1.InitTokenRequest) (*hsmv1.InitTokenResponse, error) {
+	defer clear(req.GetSoPin())
+	defer clear(req.GetPin())
+	if s.initializer == nil {
+		return nil, toStatus(hsm.Errorf(hsm.NotPermitted, "this plugin does not initialise tokens: use the vendor's tool"))
+	}
+	if err := s.use(); err != nil {
+		return nil, toStatus(err)
+	}
+	serial, err := s.initializer.InitToken(ctx, hsm.TokenSpec{
+		Settings: req.GetSettings(), Label: req.GetLabel(), SOPIN: req.GetSoPin(), PIN: req.GetPin(),
+	})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &hsmv1.InitTokenResponse{Serial: serial}, nil
+}
+
+// use makes sure that the vendor library is initialised, and a PIN tried, once
+// at most.
+func (s *server) use() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used {
+		return hsm.Errorf(hsm.Invalid, "this process was told to open or to initialise its token before: start another one")
+	}
+	s.used = true
+	return nil
 }
 
 func (s *server) current() hsm.Token {
@@ -80,6 +107,9 @@ func (s *server) Describe(ctx context.Context, _ *hsmv1.DescribeRequest) (*hsmv1
 		}
 		for _, a := range info.WrappingAlgorithms {
 			m.WrappingAlgorithms = append(m.WrappingAlgorithms, string(a))
+		}
+		for _, p := range info.Policies {
+			m.Policies = append(m.Policies, &hsmv1.Policy{Number: uint32(p.Number), Name: p.Name, Value: uint32(p.Value)})
 		}
 		return m, nil
 	})

@@ -44,6 +44,12 @@ func buildSoftHSM(t *testing.T) (path string) {
 func startSoftHSM(t *testing.T, path string) (*softhsmtest.Fixture, *plugin.Process) {
 	t.Helper()
 	fixture := softhsmtest.New(t)
+	return fixture, restart(t, path, fixture)
+}
+
+// restart starts the plugin on the tokens of a fixture.
+func restart(t *testing.T, path string, fixture *softhsmtest.Fixture) *plugin.Process {
+	t.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +68,7 @@ func startSoftHSM(t *testing.T, path string) (*softhsmtest.Fixture, *plugin.Proc
 		t.Fatal(err)
 	}
 	t.Cleanup(process.Kill)
-	return fixture, process
+	return process
 }
 
 func TestSoftHSM(t *testing.T) {
@@ -186,5 +192,24 @@ func TestSoftHSMKilled(t *testing.T) {
 	<-process.Exited()
 	if err := token.Health(t.Context()); !errors.Is(err, hsm.TokenGone) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestSoftHSMMakesAToken(t *testing.T) {
+	path := buildSoftHSM(t)
+	fixture, process := startSoftHSM(t, path)
+	serial, err := process.InitToken(t.Context(), hsm.TokenSpec{Label: "fresh", SOPIN: []byte("5678-fresh"), PIN: []byte("1234-fresh")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	process.Shutdown(t.Context())
+	token, err := restart(t, path, fixture).Open(t.Context(), plugin.OpenConfig{
+		Settings: map[string]string{"token_serial": serial, "token_label": "fresh"}, PIN: []byte("1234-fresh"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := token.Health(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

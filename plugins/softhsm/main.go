@@ -11,7 +11,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/hsm/plugin"
 )
 
-func main() { plugin.Serve(open) }
+func main() { plugin.Serve(open, plugin.WithTokenInitializer(initializer{})) }
 
 // libraries are where Debian and its derivatives install SoftHSM.
 var libraries = []string{
@@ -24,29 +24,50 @@ var libraries = []string{
 const mostSessions = 256
 
 func open(ctx context.Context, req plugin.OpenRequest) (hsm.Token, error) {
-	settings := plugin.ReadSettings(req.Settings)
-	config := pkcs11.Config{
-		Library:     settings.String("library"),
-		TokenLabel:  settings.String("token_label"),
-		TokenSerial: settings.String("token_serial"),
-		MaxSessions: settings.Int("max_sessions", 1, mostSessions),
-		PIN:         req.PIN,
-		Logger:      req.Logger,
-	}
-	if err := settings.Err(); err != nil {
+	config, err := readSettings(req.Settings)
+	if err != nil {
 		return nil, err
 	}
-	if config.Library == "" {
-		config.Library = installed()
-	}
-	if config.Library == "" {
-		return nil, hsm.Errorf(hsm.Misconfigured, "SoftHSM is not where Debian installs it: install the package softhsm2, or configure library")
-	}
+	config.PIN, config.Logger = req.PIN, req.Logger
 	token, err := pkcs11.Open(ctx, config)
 	if err != nil {
 		return nil, err
 	}
 	return token, nil
+}
+
+// initializer makes tokens in the directory that SOFTHSM2_CONF names.
+type initializer struct{}
+
+// InitToken implements [hsm.TokenInitializer].
+func (initializer) InitToken(ctx context.Context, spec hsm.TokenSpec) (serial string, err error) {
+	config, err := readSettings(spec.Settings)
+	if err != nil {
+		return "", err
+	}
+	return pkcs11.InitToken(ctx, pkcs11.InitConfig{
+		Library: config.Library, Label: spec.Label, SOPIN: spec.SOPIN, PIN: spec.PIN,
+	})
+}
+
+func readSettings(given map[string]string) (pkcs11.Config, error) {
+	settings := plugin.ReadSettings(given)
+	config := pkcs11.Config{
+		Library:     settings.String("library"),
+		TokenLabel:  settings.String("token_label"),
+		TokenSerial: settings.String("token_serial"),
+		MaxSessions: settings.Int("max_sessions", 1, mostSessions),
+	}
+	if err := settings.Err(); err != nil {
+		return pkcs11.Config{}, err
+	}
+	if config.Library == "" {
+		config.Library = installed()
+	}
+	if config.Library == "" {
+		return pkcs11.Config{}, hsm.Errorf(hsm.Misconfigured, "SoftHSM is not where Debian installs it: install the package softhsm2, or configure library")
+	}
+	return config, nil
 }
 
 func installed() string {

@@ -72,7 +72,7 @@ static word forward(const char *name, int index, word a, word b, word c, word d,
 }
 
 #define CALLS(X) \
-	X(C_Finalize, 1) X(C_OpenSession, 12) X(C_CloseSession, 13) X(C_GetSessionInfo, 15) X(C_Login, 18) \
+	X(C_Finalize, 1) X(C_GetTokenInfo, 6) X(C_OpenSession, 12) X(C_CloseSession, 13) X(C_GetSessionInfo, 15) X(C_Login, 18) \
 	X(C_CreateObject, 20) X(C_DestroyObject, 22) X(C_GetAttributeValue, 24) X(C_SetAttributeValue, 25) \
 	X(C_FindObjectsInit, 26) X(C_GenerateKey, 58) X(C_WrapKey, 60) X(C_GenerateRandom, 64)
 

@@ -28,9 +28,10 @@
 //    metadata["detail"]  what was being done and what to do next, at most 1024
 //                        characters
 // The reasons are PIN_INCORRECT, PIN_LOCKED, PIN_EXPIRED, PIN_MISSING,
-// TOKEN_GONE, BUSY, TIMEOUT, NOT_EXPORTABLE, ALGORITHM_UNSUPPORTED,
-// STORAGE_FULL, NOT_FOUND, ALREADY_EXISTS, NOT_PERMITTED, INVALID,
-// MISCONFIGURED, CORRUPT and INTERNAL; package hsm explains them. After
+// LOGIN_UNCLEAR, TOKEN_GONE, BUSY, TIMEOUT, NOT_EXPORTABLE,
+// ALGORITHM_UNSUPPORTED, STORAGE_FULL, NOT_FOUND, ALREADY_EXISTS,
+// NOT_PERMITTED, INVALID, MISCONFIGURED, CORRUPT and INTERNAL; package hsm
+// explains them. After
 // TOKEN_GONE the daemon may replace the process; after one of the PIN reasons it
 // waits for a person.
 //
@@ -152,6 +153,118 @@ func (*OpenResponse) Descriptor() ([]byte, []int) {
 	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{1}
 }
 
+type InitTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      map[string]string      `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as in OpenRequest
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`                                                                                 // 1 to 32 bytes of printable ASCII
+	SoPin         []byte                 `protobuf:"bytes,3,opt,name=so_pin,json=soPin,proto3" json:"so_pin,omitempty"`                                                                    // of the security officer; never log it, never keep it
+	Pin           []byte                 `protobuf:"bytes,4,opt,name=pin,proto3" json:"pin,omitempty"`                                                                                     // of the Crypto Officer; never log it, never keep it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitTokenRequest) Reset() {
+	*x = InitTokenRequest{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitTokenRequest) ProtoMessage() {}
+
+func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitTokenRequest.ProtoReflect.Descriptor instead.
+func (*InitTokenRequest) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *InitTokenRequest) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *InitTokenRequest) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *InitTokenRequest) GetSoPin() []byte {
+	if x != nil {
+		return x.SoPin
+	}
+	return nil
+}
+
+func (x *InitTokenRequest) GetPin() []byte {
+	if x != nil {
+		return x.Pin
+	}
+	return nil
+}
+
+type InitTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"` // printable UTF-8 of 1 to 255 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitTokenResponse) Reset() {
+	*x = InitTokenResponse{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitTokenResponse) ProtoMessage() {}
+
+func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitTokenResponse.ProtoReflect.Descriptor instead.
+func (*InitTokenResponse) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *InitTokenResponse) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -160,7 +273,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -172,7 +285,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -185,7 +298,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{2}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{4}
 }
 
 // Strings are printable UTF-8 of at most 255 bytes.
@@ -195,7 +308,7 @@ type DescribeResponse struct {
 	Model        string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
 	Serial       string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"`
 	Label        string                 `protobuf:"bytes,4,opt,name=label,proto3" json:"label,omitempty"`
-	Firmware     string                 `protobuf:"bytes,5,opt,name=firmware,proto3" json:"firmware,omitempty"` // "major.minor"
+	Firmware     string                 `protobuf:"bytes,5,opt,name=firmware,proto3" json:"firmware,omitempty"` // such as "7.7.1"
 	Library      string                 `protobuf:"bytes,6,opt,name=library,proto3" json:"library,omitempty"`   // description and version of the vendor library
 	Role         string                 `protobuf:"bytes,7,opt,name=role,proto3" json:"role,omitempty"`         // "crypto-officer" or "crypto-user"
 	Fips         *bool                  `protobuf:"varint,8,opt,name=fips,proto3,oneof" json:"fips,omitempty"`  // absent when the device does not say
@@ -203,13 +316,15 @@ type DescribeResponse struct {
 	// were seen to work. OAEP uses one hash for label and MGF1, and no label.
 	WrappingAlgorithms []string `protobuf:"bytes,9,rep,name=wrapping_algorithms,json=wrappingAlgorithms,proto3" json:"wrapping_algorithms,omitempty"`
 	MaxSessions        uint32   `protobuf:"varint,10,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"` // that the token admits at once; 0 is no limit
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Policies of the partition, where the device tells them; at most 256.
+	Policies      []*Policy `protobuf:"bytes,11,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +336,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +349,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{3}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DescribeResponse) GetManufacturer() string {
@@ -307,6 +422,74 @@ func (x *DescribeResponse) GetMaxSessions() uint32 {
 	return 0
 }
 
+func (x *DescribeResponse) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+// Policy is a setting of a partition that its security officer chose.
+type Policy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // the vendor's, each at most once
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`      // printable UTF-8 of 1 to 255 bytes
+	Value         uint32                 `protobuf:"varint,3,opt,name=value,proto3" json:"value,omitempty"`   // 0 or 1 for switches
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Policy) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Policy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Policy) GetValue() uint32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
 // Key is what the token says of a secret key.
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -340,7 +523,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +535,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +548,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{4}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Key) GetId() []byte {
@@ -511,7 +694,7 @@ type GenerateKeyRequest struct {
 
 func (x *GenerateKeyRequest) Reset() {
 	*x = GenerateKeyRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +706,7 @@ func (x *GenerateKeyRequest) String() string {
 func (*GenerateKeyRequest) ProtoMessage() {}
 
 func (x *GenerateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +719,7 @@ func (x *GenerateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateKeyRequest.ProtoReflect.Descriptor instead.
 func (*GenerateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{5}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GenerateKeyRequest) GetId() []byte {
@@ -562,7 +745,7 @@ type GenerateKeyResponse struct {
 
 func (x *GenerateKeyResponse) Reset() {
 	*x = GenerateKeyResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +757,7 @@ func (x *GenerateKeyResponse) String() string {
 func (*GenerateKeyResponse) ProtoMessage() {}
 
 func (x *GenerateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +770,7 @@ func (x *GenerateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateKeyResponse.ProtoReflect.Descriptor instead.
 func (*GenerateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{6}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GenerateKeyResponse) GetKey() *Key {
@@ -605,7 +788,7 @@ type KeysRequest struct {
 
 func (x *KeysRequest) Reset() {
 	*x = KeysRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +800,7 @@ func (x *KeysRequest) String() string {
 func (*KeysRequest) ProtoMessage() {}
 
 func (x *KeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +813,7 @@ func (x *KeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
 func (*KeysRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{7}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{10}
 }
 
 type KeysResponse struct {
@@ -642,7 +825,7 @@ type KeysResponse struct {
 
 func (x *KeysResponse) Reset() {
 	*x = KeysResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +837,7 @@ func (x *KeysResponse) String() string {
 func (*KeysResponse) ProtoMessage() {}
 
 func (x *KeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +850,7 @@ func (x *KeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysResponse.ProtoReflect.Descriptor instead.
 func (*KeysResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{8}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KeysResponse) GetKeys() []*Key {
@@ -686,7 +869,7 @@ type KeyRequest struct {
 
 func (x *KeyRequest) Reset() {
 	*x = KeyRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +881,7 @@ func (x *KeyRequest) String() string {
 func (*KeyRequest) ProtoMessage() {}
 
 func (x *KeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +894,7 @@ func (x *KeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRequest.ProtoReflect.Descriptor instead.
 func (*KeyRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{9}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KeyRequest) GetId() []byte {
@@ -730,7 +913,7 @@ type KeyResponse struct {
 
 func (x *KeyResponse) Reset() {
 	*x = KeyResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +925,7 @@ func (x *KeyResponse) String() string {
 func (*KeyResponse) ProtoMessage() {}
 
 func (x *KeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +938,7 @@ func (x *KeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyResponse.ProtoReflect.Descriptor instead.
 func (*KeyResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{10}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeyResponse) GetKey() *Key {
@@ -774,7 +957,7 @@ type CheckValueRequest struct {
 
 func (x *CheckValueRequest) Reset() {
 	*x = CheckValueRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +969,7 @@ func (x *CheckValueRequest) String() string {
 func (*CheckValueRequest) ProtoMessage() {}
 
 func (x *CheckValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +982,7 @@ func (x *CheckValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckValueRequest.ProtoReflect.Descriptor instead.
 func (*CheckValueRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{11}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CheckValueRequest) GetId() []byte {
@@ -819,7 +1002,7 @@ type CheckValueResponse struct {
 
 func (x *CheckValueResponse) Reset() {
 	*x = CheckValueResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +1014,7 @@ func (x *CheckValueResponse) String() string {
 func (*CheckValueResponse) ProtoMessage() {}
 
 func (x *CheckValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +1027,7 @@ func (x *CheckValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckValueResponse.ProtoReflect.Descriptor instead.
 func (*CheckValueResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{12}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckValueResponse) GetId() []byte {
@@ -872,7 +1055,7 @@ type WrapRequest struct {
 
 func (x *WrapRequest) Reset() {
 	*x = WrapRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +1067,7 @@ func (x *WrapRequest) String() string {
 func (*WrapRequest) ProtoMessage() {}
 
 func (x *WrapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1080,7 @@ func (x *WrapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrapRequest.ProtoReflect.Descriptor instead.
 func (*WrapRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{13}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WrapRequest) GetId() []byte {
@@ -932,7 +1115,7 @@ type WrapResponse struct {
 
 func (x *WrapResponse) Reset() {
 	*x = WrapResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1127,7 @@ func (x *WrapResponse) String() string {
 func (*WrapResponse) ProtoMessage() {}
 
 func (x *WrapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1140,7 @@ func (x *WrapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrapResponse.ProtoReflect.Descriptor instead.
 func (*WrapResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{14}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WrapResponse) GetId() []byte {
@@ -990,7 +1173,7 @@ type DestroyKeyRequest struct {
 
 func (x *DestroyKeyRequest) Reset() {
 	*x = DestroyKeyRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1185,7 @@ func (x *DestroyKeyRequest) String() string {
 func (*DestroyKeyRequest) ProtoMessage() {}
 
 func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1198,7 @@ func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyKeyRequest.ProtoReflect.Descriptor instead.
 func (*DestroyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{15}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DestroyKeyRequest) GetId() []byte {
@@ -1034,7 +1217,7 @@ type DestroyKeyResponse struct {
 
 func (x *DestroyKeyResponse) Reset() {
 	*x = DestroyKeyResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1229,7 @@ func (x *DestroyKeyResponse) String() string {
 func (*DestroyKeyResponse) ProtoMessage() {}
 
 func (x *DestroyKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1242,7 @@ func (x *DestroyKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyKeyResponse.ProtoReflect.Descriptor instead.
 func (*DestroyKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{16}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DestroyKeyResponse) GetId() []byte {
@@ -1077,7 +1260,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1272,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1285,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{17}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{20}
 }
 
 type HealthResponse struct {
@@ -1113,7 +1296,7 @@ type HealthResponse struct {
 
 func (x *HealthResponse) Reset() {
 	*x = HealthResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1308,7 @@ func (x *HealthResponse) String() string {
 func (*HealthResponse) ProtoMessage() {}
 
 func (x *HealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1321,7 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
 func (*HealthResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{18}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{21}
 }
 
 type CloseRequest struct {
@@ -1149,7 +1332,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1344,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1357,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{19}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{22}
 }
 
 type CloseResponse struct {
@@ -1185,7 +1368,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1380,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1393,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{20}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{23}
 }
 
 var File_hsm_plugin_hsmv1_hsm_proto protoreflect.FileDescriptor
@@ -1224,8 +1407,18 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x0e\n" +
-	"\fOpenResponse\"\x11\n" +
-	"\x0fDescribeRequest\"\xba\x02\n" +
+	"\fOpenResponse\"\xdc\x01\n" +
+	"\x10InitTokenRequest\x12L\n" +
+	"\bsettings\x18\x01 \x03(\v20.kmsbroker.hsm.v1.InitTokenRequest.SettingsEntryR\bsettings\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x15\n" +
+	"\x06so_pin\x18\x03 \x01(\fR\x05soPin\x12\x10\n" +
+	"\x03pin\x18\x04 \x01(\fR\x03pin\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"+\n" +
+	"\x11InitTokenResponse\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\"\x11\n" +
+	"\x0fDescribeRequest\"\xf0\x02\n" +
 	"\x10DescribeResponse\x12\"\n" +
 	"\fmanufacturer\x18\x01 \x01(\tR\fmanufacturer\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n" +
@@ -1237,8 +1430,13 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\x04fips\x18\b \x01(\bH\x00R\x04fips\x88\x01\x01\x12/\n" +
 	"\x13wrapping_algorithms\x18\t \x03(\tR\x12wrappingAlgorithms\x12!\n" +
 	"\fmax_sessions\x18\n" +
-	" \x01(\rR\vmaxSessionsB\a\n" +
-	"\x05_fips\"\xd5\x04\n" +
+	" \x01(\rR\vmaxSessions\x124\n" +
+	"\bpolicies\x18\v \x03(\v2\x18.kmsbroker.hsm.v1.PolicyR\bpoliciesB\a\n" +
+	"\x05_fips\"J\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\rR\x05value\"\xd5\x04\n" +
 	"\x03Key\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x12\n" +
@@ -1299,9 +1497,10 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\rHealthRequest\"\x10\n" +
 	"\x0eHealthResponse\"\x0e\n" +
 	"\fCloseRequest\"\x0f\n" +
-	"\rCloseResponse2\x9a\x06\n" +
+	"\rCloseResponse2\xf0\x06\n" +
 	"\x05Token\x12E\n" +
-	"\x04Open\x12\x1d.kmsbroker.hsm.v1.OpenRequest\x1a\x1e.kmsbroker.hsm.v1.OpenResponse\x12Q\n" +
+	"\x04Open\x12\x1d.kmsbroker.hsm.v1.OpenRequest\x1a\x1e.kmsbroker.hsm.v1.OpenResponse\x12T\n" +
+	"\tInitToken\x12\".kmsbroker.hsm.v1.InitTokenRequest\x1a#.kmsbroker.hsm.v1.InitTokenResponse\x12Q\n" +
 	"\bDescribe\x12!.kmsbroker.hsm.v1.DescribeRequest\x1a\".kmsbroker.hsm.v1.DescribeResponse\x12Z\n" +
 	"\vGenerateKey\x12$.kmsbroker.hsm.v1.GenerateKeyRequest\x1a%.kmsbroker.hsm.v1.GenerateKeyResponse\x12G\n" +
 	"\x04Keys\x12\x1d.kmsbroker.hsm.v1.KeysRequest\x1a\x1e.kmsbroker.hsm.v1.KeysResponse0\x01\x12B\n" +
@@ -1326,63 +1525,71 @@ func file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP() []byte {
 	return file_hsm_plugin_hsmv1_hsm_proto_rawDescData
 }
 
-var file_hsm_plugin_hsmv1_hsm_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_hsm_plugin_hsmv1_hsm_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_hsm_plugin_hsmv1_hsm_proto_goTypes = []any{
 	(*OpenRequest)(nil),         // 0: kmsbroker.hsm.v1.OpenRequest
 	(*OpenResponse)(nil),        // 1: kmsbroker.hsm.v1.OpenResponse
-	(*DescribeRequest)(nil),     // 2: kmsbroker.hsm.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 3: kmsbroker.hsm.v1.DescribeResponse
-	(*Key)(nil),                 // 4: kmsbroker.hsm.v1.Key
-	(*GenerateKeyRequest)(nil),  // 5: kmsbroker.hsm.v1.GenerateKeyRequest
-	(*GenerateKeyResponse)(nil), // 6: kmsbroker.hsm.v1.GenerateKeyResponse
-	(*KeysRequest)(nil),         // 7: kmsbroker.hsm.v1.KeysRequest
-	(*KeysResponse)(nil),        // 8: kmsbroker.hsm.v1.KeysResponse
-	(*KeyRequest)(nil),          // 9: kmsbroker.hsm.v1.KeyRequest
-	(*KeyResponse)(nil),         // 10: kmsbroker.hsm.v1.KeyResponse
-	(*CheckValueRequest)(nil),   // 11: kmsbroker.hsm.v1.CheckValueRequest
-	(*CheckValueResponse)(nil),  // 12: kmsbroker.hsm.v1.CheckValueResponse
-	(*WrapRequest)(nil),         // 13: kmsbroker.hsm.v1.WrapRequest
-	(*WrapResponse)(nil),        // 14: kmsbroker.hsm.v1.WrapResponse
-	(*DestroyKeyRequest)(nil),   // 15: kmsbroker.hsm.v1.DestroyKeyRequest
-	(*DestroyKeyResponse)(nil),  // 16: kmsbroker.hsm.v1.DestroyKeyResponse
-	(*HealthRequest)(nil),       // 17: kmsbroker.hsm.v1.HealthRequest
-	(*HealthResponse)(nil),      // 18: kmsbroker.hsm.v1.HealthResponse
-	(*CloseRequest)(nil),        // 19: kmsbroker.hsm.v1.CloseRequest
-	(*CloseResponse)(nil),       // 20: kmsbroker.hsm.v1.CloseResponse
-	nil,                         // 21: kmsbroker.hsm.v1.OpenRequest.SettingsEntry
-	nil,                         // 22: kmsbroker.hsm.v1.Key.VendorEntry
+	(*InitTokenRequest)(nil),    // 2: kmsbroker.hsm.v1.InitTokenRequest
+	(*InitTokenResponse)(nil),   // 3: kmsbroker.hsm.v1.InitTokenResponse
+	(*DescribeRequest)(nil),     // 4: kmsbroker.hsm.v1.DescribeRequest
+	(*DescribeResponse)(nil),    // 5: kmsbroker.hsm.v1.DescribeResponse
+	(*Policy)(nil),              // 6: kmsbroker.hsm.v1.Policy
+	(*Key)(nil),                 // 7: kmsbroker.hsm.v1.Key
+	(*GenerateKeyRequest)(nil),  // 8: kmsbroker.hsm.v1.GenerateKeyRequest
+	(*GenerateKeyResponse)(nil), // 9: kmsbroker.hsm.v1.GenerateKeyResponse
+	(*KeysRequest)(nil),         // 10: kmsbroker.hsm.v1.KeysRequest
+	(*KeysResponse)(nil),        // 11: kmsbroker.hsm.v1.KeysResponse
+	(*KeyRequest)(nil),          // 12: kmsbroker.hsm.v1.KeyRequest
+	(*KeyResponse)(nil),         // 13: kmsbroker.hsm.v1.KeyResponse
+	(*CheckValueRequest)(nil),   // 14: kmsbroker.hsm.v1.CheckValueRequest
+	(*CheckValueResponse)(nil),  // 15: kmsbroker.hsm.v1.CheckValueResponse
+	(*WrapRequest)(nil),         // 16: kmsbroker.hsm.v1.WrapRequest
+	(*WrapResponse)(nil),        // 17: kmsbroker.hsm.v1.WrapResponse
+	(*DestroyKeyRequest)(nil),   // 18: kmsbroker.hsm.v1.DestroyKeyRequest
+	(*DestroyKeyResponse)(nil),  // 19: kmsbroker.hsm.v1.DestroyKeyResponse
+	(*HealthRequest)(nil),       // 20: kmsbroker.hsm.v1.HealthRequest
+	(*HealthResponse)(nil),      // 21: kmsbroker.hsm.v1.HealthResponse
+	(*CloseRequest)(nil),        // 22: kmsbroker.hsm.v1.CloseRequest
+	(*CloseResponse)(nil),       // 23: kmsbroker.hsm.v1.CloseResponse
+	nil,                         // 24: kmsbroker.hsm.v1.OpenRequest.SettingsEntry
+	nil,                         // 25: kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
+	nil,                         // 26: kmsbroker.hsm.v1.Key.VendorEntry
 }
 var file_hsm_plugin_hsmv1_hsm_proto_depIdxs = []int32{
-	21, // 0: kmsbroker.hsm.v1.OpenRequest.settings:type_name -> kmsbroker.hsm.v1.OpenRequest.SettingsEntry
-	22, // 1: kmsbroker.hsm.v1.Key.vendor:type_name -> kmsbroker.hsm.v1.Key.VendorEntry
-	4,  // 2: kmsbroker.hsm.v1.GenerateKeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
-	4,  // 3: kmsbroker.hsm.v1.KeysResponse.keys:type_name -> kmsbroker.hsm.v1.Key
-	4,  // 4: kmsbroker.hsm.v1.KeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
-	0,  // 5: kmsbroker.hsm.v1.Token.Open:input_type -> kmsbroker.hsm.v1.OpenRequest
-	2,  // 6: kmsbroker.hsm.v1.Token.Describe:input_type -> kmsbroker.hsm.v1.DescribeRequest
-	5,  // 7: kmsbroker.hsm.v1.Token.GenerateKey:input_type -> kmsbroker.hsm.v1.GenerateKeyRequest
-	7,  // 8: kmsbroker.hsm.v1.Token.Keys:input_type -> kmsbroker.hsm.v1.KeysRequest
-	9,  // 9: kmsbroker.hsm.v1.Token.Key:input_type -> kmsbroker.hsm.v1.KeyRequest
-	11, // 10: kmsbroker.hsm.v1.Token.CheckValue:input_type -> kmsbroker.hsm.v1.CheckValueRequest
-	13, // 11: kmsbroker.hsm.v1.Token.Wrap:input_type -> kmsbroker.hsm.v1.WrapRequest
-	15, // 12: kmsbroker.hsm.v1.Token.DestroyKey:input_type -> kmsbroker.hsm.v1.DestroyKeyRequest
-	17, // 13: kmsbroker.hsm.v1.Token.Health:input_type -> kmsbroker.hsm.v1.HealthRequest
-	19, // 14: kmsbroker.hsm.v1.Token.Close:input_type -> kmsbroker.hsm.v1.CloseRequest
-	1,  // 15: kmsbroker.hsm.v1.Token.Open:output_type -> kmsbroker.hsm.v1.OpenResponse
-	3,  // 16: kmsbroker.hsm.v1.Token.Describe:output_type -> kmsbroker.hsm.v1.DescribeResponse
-	6,  // 17: kmsbroker.hsm.v1.Token.GenerateKey:output_type -> kmsbroker.hsm.v1.GenerateKeyResponse
-	8,  // 18: kmsbroker.hsm.v1.Token.Keys:output_type -> kmsbroker.hsm.v1.KeysResponse
-	10, // 19: kmsbroker.hsm.v1.Token.Key:output_type -> kmsbroker.hsm.v1.KeyResponse
-	12, // 20: kmsbroker.hsm.v1.Token.CheckValue:output_type -> kmsbroker.hsm.v1.CheckValueResponse
-	14, // 21: kmsbroker.hsm.v1.Token.Wrap:output_type -> kmsbroker.hsm.v1.WrapResponse
-	16, // 22: kmsbroker.hsm.v1.Token.DestroyKey:output_type -> kmsbroker.hsm.v1.DestroyKeyResponse
-	18, // 23: kmsbroker.hsm.v1.Token.Health:output_type -> kmsbroker.hsm.v1.HealthResponse
-	20, // 24: kmsbroker.hsm.v1.Token.Close:output_type -> kmsbroker.hsm.v1.CloseResponse
-	15, // [15:25] is the sub-list for method output_type
-	5,  // [5:15] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	24, // 0: kmsbroker.hsm.v1.OpenRequest.settings:type_name -> kmsbroker.hsm.v1.OpenRequest.SettingsEntry
+	25, // 1: kmsbroker.hsm.v1.InitTokenRequest.settings:type_name -> kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
+	6,  // 2: kmsbroker.hsm.v1.DescribeResponse.policies:type_name -> kmsbroker.hsm.v1.Policy
+	26, // 3: kmsbroker.hsm.v1.Key.vendor:type_name -> kmsbroker.hsm.v1.Key.VendorEntry
+	7,  // 4: kmsbroker.hsm.v1.GenerateKeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
+	7,  // 5: kmsbroker.hsm.v1.KeysResponse.keys:type_name -> kmsbroker.hsm.v1.Key
+	7,  // 6: kmsbroker.hsm.v1.KeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
+	0,  // 7: kmsbroker.hsm.v1.Token.Open:input_type -> kmsbroker.hsm.v1.OpenRequest
+	2,  // 8: kmsbroker.hsm.v1.Token.InitToken:input_type -> kmsbroker.hsm.v1.InitTokenRequest
+	4,  // 9: kmsbroker.hsm.v1.Token.Describe:input_type -> kmsbroker.hsm.v1.DescribeRequest
+	8,  // 10: kmsbroker.hsm.v1.Token.GenerateKey:input_type -> kmsbroker.hsm.v1.GenerateKeyRequest
+	10, // 11: kmsbroker.hsm.v1.Token.Keys:input_type -> kmsbroker.hsm.v1.KeysRequest
+	12, // 12: kmsbroker.hsm.v1.Token.Key:input_type -> kmsbroker.hsm.v1.KeyRequest
+	14, // 13: kmsbroker.hsm.v1.Token.CheckValue:input_type -> kmsbroker.hsm.v1.CheckValueRequest
+	16, // 14: kmsbroker.hsm.v1.Token.Wrap:input_type -> kmsbroker.hsm.v1.WrapRequest
+	18, // 15: kmsbroker.hsm.v1.Token.DestroyKey:input_type -> kmsbroker.hsm.v1.DestroyKeyRequest
+	20, // 16: kmsbroker.hsm.v1.Token.Health:input_type -> kmsbroker.hsm.v1.HealthRequest
+	22, // 17: kmsbroker.hsm.v1.Token.Close:input_type -> kmsbroker.hsm.v1.CloseRequest
+	1,  // 18: kmsbroker.hsm.v1.Token.Open:output_type -> kmsbroker.hsm.v1.OpenResponse
+	3,  // 19: kmsbroker.hsm.v1.Token.InitToken:output_type -> kmsbroker.hsm.v1.InitTokenResponse
+	5,  // 20: kmsbroker.hsm.v1.Token.Describe:output_type -> kmsbroker.hsm.v1.DescribeResponse
+	9,  // 21: kmsbroker.hsm.v1.Token.GenerateKey:output_type -> kmsbroker.hsm.v1.GenerateKeyResponse
+	11, // 22: kmsbroker.hsm.v1.Token.Keys:output_type -> kmsbroker.hsm.v1.KeysResponse
+	13, // 23: kmsbroker.hsm.v1.Token.Key:output_type -> kmsbroker.hsm.v1.KeyResponse
+	15, // 24: kmsbroker.hsm.v1.Token.CheckValue:output_type -> kmsbroker.hsm.v1.CheckValueResponse
+	17, // 25: kmsbroker.hsm.v1.Token.Wrap:output_type -> kmsbroker.hsm.v1.WrapResponse
+	19, // 26: kmsbroker.hsm.v1.Token.DestroyKey:output_type -> kmsbroker.hsm.v1.DestroyKeyResponse
+	21, // 27: kmsbroker.hsm.v1.Token.Health:output_type -> kmsbroker.hsm.v1.HealthResponse
+	23, // 28: kmsbroker.hsm.v1.Token.Close:output_type -> kmsbroker.hsm.v1.CloseResponse
+	18, // [18:29] is the sub-list for method output_type
+	7,  // [7:18] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_hsm_plugin_hsmv1_hsm_proto_init() }
@@ -1390,14 +1597,14 @@ func file_hsm_plugin_hsmv1_hsm_proto_init() {
 	if File_hsm_plugin_hsmv1_hsm_proto != nil {
 		return
 	}
-	file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3].OneofWrappers = []any{}
+	file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsm_plugin_hsmv1_hsm_proto_rawDesc), len(file_hsm_plugin_hsmv1_hsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,9 +28,10 @@
 //    metadata["detail"]  what was being done and what to do next, at most 1024
 //                        characters
 // The reasons are PIN_INCORRECT, PIN_LOCKED, PIN_EXPIRED, PIN_MISSING,
-// TOKEN_GONE, BUSY, TIMEOUT, NOT_EXPORTABLE, ALGORITHM_UNSUPPORTED,
-// STORAGE_FULL, NOT_FOUND, ALREADY_EXISTS, NOT_PERMITTED, INVALID,
-// MISCONFIGURED, CORRUPT and INTERNAL; package hsm explains them. After
+// LOGIN_UNCLEAR, TOKEN_GONE, BUSY, TIMEOUT, NOT_EXPORTABLE,
+// ALGORITHM_UNSUPPORTED, STORAGE_FULL, NOT_FOUND, ALREADY_EXISTS,
+// NOT_PERMITTED, INVALID, MISCONFIGURED, CORRUPT and INTERNAL; package hsm
+// explains them. After
 // TOKEN_GONE the daemon may replace the process; after one of the PIN reasons it
 // waits for a person.
 //
@@ -59,6 +60,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Token_Open_FullMethodName        = "/kmsbroker.hsm.v1.Token/Open"
+	Token_InitToken_FullMethodName   = "/kmsbroker.hsm.v1.Token/InitToken"
 	Token_Describe_FullMethodName    = "/kmsbroker.hsm.v1.Token/Describe"
 	Token_GenerateKey_FullMethodName = "/kmsbroker.hsm.v1.Token/GenerateKey"
 	Token_Keys_FullMethodName        = "/kmsbroker.hsm.v1.Token/Keys"
@@ -75,12 +77,18 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Token is one HSM token. Calls may come concurrently, up to 32 at once, except
-// that Open is the first call and Close the last.
+// that Open is the first call and Close the last, and that InitToken is the only
+// one.
 type TokenClient interface {
 	// Open loads the vendor library, finds the token and logs in, attempting the
-	// login exactly once. It is called once in the life of the process; a second
-	// call, also after a failed first one, is refused with INVALID.
+	// login exactly once. Either Open or InitToken is called, once in the life of
+	// the process; a second call, also after a failed first one, is refused with
+	// INVALID.
 	Open(ctx context.Context, in *OpenRequest, opts ...grpc.CallOption) (*OpenResponse, error)
+	// InitToken makes a new token, for development. It never touches a token that
+	// exists; ALREADY_EXISTS: one has that label. NOT_PERMITTED: tokens of this
+	// kind are made with the vendor's tool.
+	InitToken(ctx context.Context, in *InitTokenRequest, opts ...grpc.CallOption) (*InitTokenResponse, error)
 	// Describe says what the token is and what it can do, found by trying.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 	// GenerateKey generates an AES-256 key inside the token. A repeat with the
@@ -119,6 +127,16 @@ func (c *tokenClient) Open(ctx context.Context, in *OpenRequest, opts ...grpc.Ca
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(OpenResponse)
 	err := c.cc.Invoke(ctx, Token_Open_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokenClient) InitToken(ctx context.Context, in *InitTokenRequest, opts ...grpc.CallOption) (*InitTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InitTokenResponse)
+	err := c.cc.Invoke(ctx, Token_InitToken_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -229,12 +247,18 @@ func (c *tokenClient) Close(ctx context.Context, in *CloseRequest, opts ...grpc.
 // for forward compatibility.
 //
 // Token is one HSM token. Calls may come concurrently, up to 32 at once, except
-// that Open is the first call and Close the last.
+// that Open is the first call and Close the last, and that InitToken is the only
+// one.
 type TokenServer interface {
 	// Open loads the vendor library, finds the token and logs in, attempting the
-	// login exactly once. It is called once in the life of the process; a second
-	// call, also after a failed first one, is refused with INVALID.
+	// login exactly once. Either Open or InitToken is called, once in the life of
+	// the process; a second call, also after a failed first one, is refused with
+	// INVALID.
 	Open(context.Context, *OpenRequest) (*OpenResponse, error)
+	// InitToken makes a new token, for development. It never touches a token that
+	// exists; ALREADY_EXISTS: one has that label. NOT_PERMITTED: tokens of this
+	// kind are made with the vendor's tool.
+	InitToken(context.Context, *InitTokenRequest) (*InitTokenResponse, error)
 	// Describe says what the token is and what it can do, found by trying.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	// GenerateKey generates an AES-256 key inside the token. A repeat with the
@@ -271,6 +295,9 @@ type UnimplementedTokenServer struct{}
 
 func (UnimplementedTokenServer) Open(context.Context, *OpenRequest) (*OpenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Open not implemented")
+}
+func (UnimplementedTokenServer) InitToken(context.Context, *InitTokenRequest) (*InitTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InitToken not implemented")
 }
 func (UnimplementedTokenServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
@@ -334,6 +361,24 @@ func _Token_Open_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TokenServer).Open(ctx, req.(*OpenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Token_InitToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InitTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServer).InitToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Token_InitToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServer).InitToken(ctx, req.(*InitTokenRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -503,6 +548,10 @@ var Token_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Open",
 			Handler:    _Token_Open_Handler,
+		},
+		{
+			MethodName: "InitToken",
+			Handler:    _Token_InitToken_Handler,
 		},
 		{
 			MethodName: "Describe",
