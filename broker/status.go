@@ -8,6 +8,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/conformance"
 )
 
 // Status is how the broker is, for administrators.
@@ -65,6 +66,24 @@ func (b *Broker) BackendKeys(ctx context.Context, name string) ([]BackendKey, er
 		}
 	}
 	return keys, nil
+}
+
+// CheckBackend runs the conformance suite against a backend.
+func (b *Broker) CheckBackend(ctx context.Context, call Call, name string, destructive bool, progress func(conformance.Result)) (*conformance.Report, error) {
+	found, err := b.Backends.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	ctx = withCall(ctx, call)
+	event := audit.Event{Action: audit.BackendCheck, Outcome: audit.Allowed, Backend: name}
+	if err := b.record(ctx, event); err != nil {
+		return nil, err
+	}
+	report, err := found.Check(ctx, destructive, progress)
+	if err == nil && report.Verdict != conformance.VerdictPassed {
+		event.Reason = string(report.Verdict)
+	}
+	return report, b.finish(ctx, event, err)
 }
 
 // RetryLogin allows one more login of a backend.

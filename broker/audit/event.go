@@ -41,6 +41,7 @@ const (
 	DaemonStop   = "daemon.stop"
 	BackendState = "backend.state"
 	BackendRetry = "backend.retry-login"
+	BackendCheck = "backend.check"
 	ImportBegin  = "import.begin"
 	ImportResume = "import.resume"
 	ImportFinish = "import.finish"

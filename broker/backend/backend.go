@@ -51,6 +51,9 @@ type Config struct {
 	Plugin               string // for display
 	AllowForeignEndpoint bool
 	Launch               Launch
+	// LaunchCheck is Launch for the conformance suite, with a PIN of its own
+	// choice unless that is nil.
+	LaunchCheck func(pin []byte) Launch
 	// Logins remembers refused logins across restarts.
 	Logins *keyring.Keyring
 	// CallTimeout bounds each call to the device. A process that does not
@@ -92,6 +95,8 @@ type Backend struct {
 	suspect chan chan struct{} // a call met TokenGone: check now, close when healthy
 	retry   chan struct{}      // an administrator allows another login
 	calls   sync.WaitGroup     // on the device, also those whose callers have left
+
+	checking sync.Mutex // held by Check
 
 	mu     sync.Mutex
 	status Status

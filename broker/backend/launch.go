@@ -37,32 +37,42 @@ type PluginConfig struct {
 // the PIN are read anew at each start.
 func LaunchPlugin(config PluginConfig) Launch {
 	return func(ctx context.Context) (Process, error) {
-		path := config.Plugin
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(config.Dir, config.Plugin)
-		}
-		sum, err := expectedSum(config, path)
-		if err != nil {
-			return nil, err
-		}
 		pin, err := readPIN(config.PINFile)
 		if err != nil {
 			return nil, err
 		}
 		defer clear(pin)
-		process, err := plugin.Start(ctx, plugin.Command{
-			Path: path, SHA256: sum, Env: config.Environment, SocketDir: config.SocketDir, Logger: config.Log,
-		})
-		if err != nil {
-			return nil, err
-		}
-		token, err := process.Open(ctx, plugin.OpenConfig{Settings: config.Settings, PIN: pin})
-		if err != nil {
-			process.Kill()
-			return nil, err
-		}
-		return pluginProcess{process, token}, nil
+		return launch(ctx, config, pin)
 	}
+}
+
+// LaunchPluginWith is LaunchPlugin with another PIN than that of the file, for
+// the conformance suite.
+func LaunchPluginWith(config PluginConfig, pin []byte) Launch {
+	return func(ctx context.Context) (Process, error) { return launch(ctx, config, pin) }
+}
+
+func launch(ctx context.Context, config PluginConfig, pin []byte) (Process, error) {
+	path := config.Plugin
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(config.Dir, config.Plugin)
+	}
+	sum, err := expectedSum(config, path)
+	if err != nil {
+		return nil, err
+	}
+	process, err := plugin.Start(ctx, plugin.Command{
+		Path: path, SHA256: sum, Env: config.Environment, SocketDir: config.SocketDir, Logger: config.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	token, err := process.Open(ctx, plugin.OpenConfig{Settings: config.Settings, PIN: pin})
+	if err != nil {
+		process.Kill()
+		return nil, err
+	}
+	return pluginProcess{process, token}, nil
 }
 
 type pluginProcess struct {

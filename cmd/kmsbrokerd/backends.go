@@ -16,13 +16,22 @@ import (
 func makeBackends(cfg *config.Config, keys *keyring.Keyring, trail *audit.Log, log *slog.Logger) *backend.Set {
 	backends := make([]*backend.Backend, 0, len(cfg.Backends))
 	for _, b := range cfg.Backends {
+		serving := backend.PluginConfig{
+			Dir: cfg.PluginDir, Plugin: b.Plugin, SHA256: b.SHA256, Environment: environment(b),
+			SocketDir: pluginSockets(cfg, b.Name), Settings: b.Settings, PINFile: b.PINFile, Log: log.With("backend", b.Name),
+		}
+		checking := serving
+		checking.SocketDir = checkSockets(cfg, b.Name)
 		backends = append(backends, backend.New(backend.Config{
 			Name: b.Name, Plugin: b.Plugin, AllowForeignEndpoint: b.AllowForeignEndpoint, Log: log,
 			Logins: keys, CallTimeout: b.CallTimeout,
-			Launch: backend.LaunchPlugin(backend.PluginConfig{
-				Dir: cfg.PluginDir, Plugin: b.Plugin, SHA256: b.SHA256, Environment: environment(b),
-				SocketDir: pluginSockets(cfg, b.Name), Settings: b.Settings, PINFile: b.PINFile, Log: log.With("backend", b.Name),
-			}),
+			Launch: backend.LaunchPlugin(serving),
+			LaunchCheck: func(pin []byte) backend.Launch {
+				if pin == nil {
+					return backend.LaunchPlugin(checking)
+				}
+				return backend.LaunchPluginWith(checking, pin)
+			},
 			Changed: func(s backend.Status) { recordState(trail, s, log) },
 		}))
 	}

@@ -16,6 +16,11 @@ func pluginSockets(cfg *config.Config, backend string) string {
 	return filepath.Join(cfg.RuntimeDir, "plugins", backend)
 }
 
+// checkSockets is the same for the processes of the conformance suite.
+func checkSockets(cfg *config.Config, backend string) string {
+	return pluginSockets(cfg, backend) + ".check"
+}
+
 // directory is one that the daemon needs, with the rights that it needs.
 type directory struct {
 	path string
@@ -33,7 +38,8 @@ func makeDirectories(cfg *config.Config) error {
 		{filepath.Dir(cfg.Sockets.Control), 0o750, cfg.Sockets.AdminGID},
 	}
 	for _, b := range cfg.Backends {
-		directories = append(directories, directory{pluginSockets(cfg, b.Name), 0o700, -1})
+		directories = append(directories,
+			directory{pluginSockets(cfg, b.Name), 0o700, -1}, directory{checkSockets(cfg, b.Name), 0o700, -1})
 	}
 	for _, d := range directories {
 		if err := d.make(); err != nil {

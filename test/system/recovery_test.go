@@ -81,3 +81,30 @@ func TestKilledDaemon(t *testing.T) {
 	s.Must(s.CtlInput([]byte("x"), s.Application(), "encrypt", "--key", "app-1"), nil)
 	s.Must(s.Ctl(s.Control(), "key", "verify", "app-1"), nil)
 }
+
+// TestBackendCheck runs the conformance suite through the daemon: SoftHSM
+// conforms, and says of itself that it cannot do OAEP with SHA-256.
+func TestBackendCheck(t *testing.T) {
+	s := stage.New(t, stage.Options{})
+	s.Start()
+	s.Import("app-1")
+	var report struct {
+		Verdict string `json:"verdict"`
+		Device  struct {
+			Serial string `json:"serial"`
+		} `json:"device"`
+		Totals struct {
+			Failed       int `json:"failed"`
+			NotSupported int `json:"not_supported"`
+		} `json:"totals"`
+	}
+	s.Must(s.Ctl(s.Control(), "-o", "json", "backend", "check", "hsm", "--destructive"), &report)
+	if report.Verdict != "passed" || report.Totals.Failed != 0 || report.Totals.NotSupported == 0 || report.Device.Serial != s.HSM.Serial {
+		t.Errorf("report: %+v", report)
+	}
+	var keys []any
+	s.Must(s.Ctl(s.Control(), "-o", "json", "backend", "keys", "hsm"), &keys)
+	if len(keys) != 1 {
+		t.Errorf("%d keys are in the token after the check, want the imported one", len(keys))
+	}
+}

@@ -996,6 +996,141 @@ func (x *Backend) GetToken() *Backend_Token {
 	return nil
 }
 
+type CheckBackendRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Also checks that may count against the device: one wrong PIN.
+	Destructive   bool `protobuf:"varint,2,opt,name=destructive,proto3" json:"destructive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBackendRequest) Reset() {
+	*x = CheckBackendRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBackendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBackendRequest) ProtoMessage() {}
+
+func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBackendRequest.ProtoReflect.Descriptor instead.
+func (*CheckBackendRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CheckBackendRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CheckBackendRequest) GetDestructive() bool {
+	if x != nil {
+		return x.Destructive
+	}
+	return false
+}
+
+type CheckEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*CheckEvent_Result
+	//	*CheckEvent_Report_
+	Event         isCheckEvent_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckEvent) Reset() {
+	*x = CheckEvent{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckEvent) ProtoMessage() {}
+
+func (x *CheckEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckEvent.ProtoReflect.Descriptor instead.
+func (*CheckEvent) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CheckEvent) GetEvent() isCheckEvent_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *CheckEvent) GetResult() string {
+	if x != nil {
+		if x, ok := x.Event.(*CheckEvent_Result); ok {
+			return x.Result
+		}
+	}
+	return ""
+}
+
+func (x *CheckEvent) GetReport() *CheckEvent_Report {
+	if x != nil {
+		if x, ok := x.Event.(*CheckEvent_Report_); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
+type isCheckEvent_Event interface {
+	isCheckEvent_Event()
+}
+
+type CheckEvent_Result struct {
+	Result string `protobuf:"bytes,1,opt,name=result,proto3,oneof"` // one check, a line for people
+}
+
+type CheckEvent_Report_ struct {
+	Report *CheckEvent_Report `protobuf:"bytes,2,opt,name=report,proto3,oneof"` // the last event
+}
+
+func (*CheckEvent_Result) isCheckEvent_Event() {}
+
+func (*CheckEvent_Report_) isCheckEvent_Event() {}
+
 type RetryLoginRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1005,7 +1140,7 @@ type RetryLoginRequest struct {
 
 func (x *RetryLoginRequest) Reset() {
 	*x = RetryLoginRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1152,7 @@ func (x *RetryLoginRequest) String() string {
 func (*RetryLoginRequest) ProtoMessage() {}
 
 func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1165,7 @@ func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
 func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RetryLoginRequest) GetName() string {
@@ -1049,7 +1184,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1196,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1209,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -1093,7 +1228,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1240,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1253,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -1144,7 +1279,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1291,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1304,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BackendKey) GetId() string {
@@ -1236,7 +1371,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1383,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1396,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 type StatusResponse struct {
@@ -1280,7 +1415,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1427,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1440,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1376,7 +1511,7 @@ type ImportEvent_Step struct {
 
 func (x *ImportEvent_Step) Reset() {
 	*x = ImportEvent_Step{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1523,7 @@ func (x *ImportEvent_Step) String() string {
 func (*ImportEvent_Step) ProtoMessage() {}
 
 func (x *ImportEvent_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1578,7 @@ type VerifyKeyResponse_Check struct {
 
 func (x *VerifyKeyResponse_Check) Reset() {
 	*x = VerifyKeyResponse_Check{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1590,7 @@ func (x *VerifyKeyResponse_Check) String() string {
 func (*VerifyKeyResponse_Check) ProtoMessage() {}
 
 func (x *VerifyKeyResponse_Check) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1645,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1657,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,6 +1743,66 @@ func (x *Backend_Token) GetMaxSessions() uint32 {
 	return 0
 }
 
+type CheckEvent_Report struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Json          []byte                 `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Passed        bool                   `protobuf:"varint,3,opt,name=passed,proto3" json:"passed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckEvent_Report) Reset() {
+	*x = CheckEvent_Report{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckEvent_Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckEvent_Report) ProtoMessage() {}
+
+func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckEvent_Report.ProtoReflect.Descriptor instead.
+func (*CheckEvent_Report) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *CheckEvent_Report) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *CheckEvent_Report) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *CheckEvent_Report) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
 type StatusResponse_Endpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
@@ -1619,7 +1814,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1826,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1839,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -1679,7 +1874,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1886,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1899,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21, 1}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -1839,7 +2034,19 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x13wrapping_algorithms\x18\t \x03(\tR\x12wrappingAlgorithms\x12!\n" +
 	"\fmax_sessions\x18\n" +
 	" \x01(\rR\vmaxSessionsB\a\n" +
-	"\x05_fips\"'\n" +
+	"\x05_fips\"K\n" +
+	"\x13CheckBackendRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdestructive\x18\x02 \x01(\bR\vdestructive\"\xb4\x01\n" +
+	"\n" +
+	"CheckEvent\x12\x18\n" +
+	"\x06result\x18\x01 \x01(\tH\x00R\x06result\x129\n" +
+	"\x06report\x18\x02 \x01(\v2\x1f.kmsbroker.v1.CheckEvent.ReportH\x00R\x06report\x1aH\n" +
+	"\x06Report\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
+	"\x06passed\x18\x03 \x01(\bR\x06passedB\a\n" +
+	"\x05event\"'\n" +
 	"\x11RetryLoginRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\",\n" +
 	"\x16ListBackendKeysRequest\x12\x12\n" +
@@ -1877,7 +2084,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05Audit\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2\x8e\t\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error2\xdd\t\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
 	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12L\n" +
@@ -1894,7 +2101,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x11CancelKeyDeletion\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x12U\n" +
 	"\fListBackends\x12!.kmsbroker.v1.ListBackendsRequest\x1a\".kmsbroker.v1.ListBackendsResponse\x12F\n" +
 	"\vShowBackend\x12 .kmsbroker.v1.ShowBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12^\n" +
-	"\x0fListBackendKeys\x12$.kmsbroker.v1.ListBackendKeysRequest\x1a%.kmsbroker.v1.ListBackendKeysResponse\x12D\n" +
+	"\x0fListBackendKeys\x12$.kmsbroker.v1.ListBackendKeysRequest\x1a%.kmsbroker.v1.ListBackendKeysResponse\x12M\n" +
+	"\fCheckBackend\x12!.kmsbroker.v1.CheckBackendRequest\x1a\x18.kmsbroker.v1.CheckEvent0\x01\x12D\n" +
 	"\n" +
 	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.BackendB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
@@ -1911,7 +2119,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_api_kmsbroker_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(ImportEvent_State)(0),             // 0: kmsbroker.v1.ImportEvent.State
 	(*Key)(nil),                        // 1: kmsbroker.v1.Key
@@ -1928,77 +2136,83 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*ListBackendsResponse)(nil),       // 12: kmsbroker.v1.ListBackendsResponse
 	(*ShowBackendRequest)(nil),         // 13: kmsbroker.v1.ShowBackendRequest
 	(*Backend)(nil),                    // 14: kmsbroker.v1.Backend
-	(*RetryLoginRequest)(nil),          // 15: kmsbroker.v1.RetryLoginRequest
-	(*ListBackendKeysRequest)(nil),     // 16: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),    // 17: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                 // 18: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),              // 19: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),             // 20: kmsbroker.v1.StatusResponse
-	(*ImportEvent_Step)(nil),           // 21: kmsbroker.v1.ImportEvent.Step
-	(*VerifyKeyResponse_Check)(nil),    // 22: kmsbroker.v1.VerifyKeyResponse.Check
-	(*Backend_Token)(nil),              // 23: kmsbroker.v1.Backend.Token
-	(*StatusResponse_Endpoint)(nil),    // 24: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Audit)(nil),       // 25: kmsbroker.v1.StatusResponse.Audit
-	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
+	(*CheckBackendRequest)(nil),        // 15: kmsbroker.v1.CheckBackendRequest
+	(*CheckEvent)(nil),                 // 16: kmsbroker.v1.CheckEvent
+	(*RetryLoginRequest)(nil),          // 17: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),     // 18: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),    // 19: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                 // 20: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),              // 21: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),             // 22: kmsbroker.v1.StatusResponse
+	(*ImportEvent_Step)(nil),           // 23: kmsbroker.v1.ImportEvent.Step
+	(*VerifyKeyResponse_Check)(nil),    // 24: kmsbroker.v1.VerifyKeyResponse.Check
+	(*Backend_Token)(nil),              // 25: kmsbroker.v1.Backend.Token
+	(*CheckEvent_Report)(nil),          // 26: kmsbroker.v1.CheckEvent.Report
+	(*StatusResponse_Endpoint)(nil),    // 27: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Audit)(nil),       // 28: kmsbroker.v1.StatusResponse.Audit
+	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	26, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
-	26, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	21, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
+	29, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
+	29, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	23, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
 	1,  // 3: kmsbroker.v1.ImportEvent.key:type_name -> kmsbroker.v1.Key
 	1,  // 4: kmsbroker.v1.VerifyKeyResponse.key:type_name -> kmsbroker.v1.Key
-	22, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
+	24, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
 	1,  // 6: kmsbroker.v1.ListKeysResponse.keys:type_name -> kmsbroker.v1.Key
 	10, // 7: kmsbroker.v1.ListKeysResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	26, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
+	29, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
 	14, // 9: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	23, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	18, // 11: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	26, // 12: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	24, // 13: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	14, // 14: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	10, // 15: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	25, // 16: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	0,  // 17: kmsbroker.v1.ImportEvent.Step.state:type_name -> kmsbroker.v1.ImportEvent.State
-	27, // 18: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
-	19, // 19: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	2,  // 20: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	3,  // 21: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	5,  // 22: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 23: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.KeyRequest
-	8,  // 24: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	5,  // 25: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 26: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 27: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 28: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.KeyRequest
-	6,  // 29: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	5,  // 30: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.KeyRequest
-	11, // 31: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	13, // 32: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	16, // 33: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	15, // 34: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	20, // 35: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	4,  // 36: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	4,  // 37: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	10, // 38: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	7,  // 39: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	9,  // 40: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	1,  // 41: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	1,  // 42: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	1,  // 43: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	1,  // 44: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	1,  // 45: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	1,  // 46: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	12, // 47: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	14, // 48: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	17, // 49: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	14, // 50: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	35, // [35:51] is the sub-list for method output_type
-	19, // [19:35] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	25, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	26, // 11: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	20, // 12: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	29, // 13: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	27, // 14: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	14, // 15: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	10, // 16: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	28, // 17: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	0,  // 18: kmsbroker.v1.ImportEvent.Step.state:type_name -> kmsbroker.v1.ImportEvent.State
+	30, // 19: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
+	21, // 20: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	2,  // 21: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	3,  // 22: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	5,  // 23: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 24: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.KeyRequest
+	8,  // 25: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	5,  // 26: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 27: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 28: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.KeyRequest
+	5,  // 29: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.KeyRequest
+	6,  // 30: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	5,  // 31: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.KeyRequest
+	11, // 32: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	13, // 33: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	18, // 34: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	15, // 35: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	17, // 36: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	22, // 37: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	4,  // 38: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	4,  // 39: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	10, // 40: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	7,  // 41: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	9,  // 42: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	1,  // 43: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	1,  // 44: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	1,  // 45: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	1,  // 46: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	1,  // 47: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	1,  // 48: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	12, // 49: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	14, // 50: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	19, // 51: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	16, // 52: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	14, // 53: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	37, // [37:54] is the sub-list for method output_type
+	20, // [20:37] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -2012,14 +2226,18 @@ func file_api_kmsbroker_v1_control_proto_init() {
 		(*ImportEvent_Step_)(nil),
 		(*ImportEvent_Key)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[22].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[15].OneofWrappers = []any{
+		(*CheckEvent_Result)(nil),
+		(*CheckEvent_Report_)(nil),
+	}
+	file_api_kmsbroker_v1_control_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,7 @@ const (
 	Control_ListBackends_FullMethodName        = "/kmsbroker.v1.Control/ListBackends"
 	Control_ShowBackend_FullMethodName         = "/kmsbroker.v1.Control/ShowBackend"
 	Control_ListBackendKeys_FullMethodName     = "/kmsbroker.v1.Control/ListBackendKeys"
+	Control_CheckBackend_FullMethodName        = "/kmsbroker.v1.Control/CheckBackend"
 	Control_RetryLogin_FullMethodName          = "/kmsbroker.v1.Control/RetryLogin"
 )
 
@@ -73,6 +74,10 @@ type ControlClient interface {
 	ListBackends(ctx context.Context, in *ListBackendsRequest, opts ...grpc.CallOption) (*ListBackendsResponse, error)
 	ShowBackend(ctx context.Context, in *ShowBackendRequest, opts ...grpc.CallOption) (*Backend, error)
 	ListBackendKeys(ctx context.Context, in *ListBackendKeysRequest, opts ...grpc.CallOption) (*ListBackendKeysResponse, error)
+	// CheckBackend runs the conformance suite against the backend's token, with
+	// plugin processes of its own. Results come as they are found; the last event
+	// carries the report.
+	CheckBackend(ctx context.Context, in *CheckBackendRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckEvent], error)
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error)
@@ -254,6 +259,25 @@ func (c *controlClient) ListBackendKeys(ctx context.Context, in *ListBackendKeys
 	return out, nil
 }
 
+func (c *controlClient) CheckBackend(ctx context.Context, in *CheckBackendRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_CheckBackend_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CheckBackendRequest, CheckEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_CheckBackendClient = grpc.ServerStreamingClient[CheckEvent]
+
 func (c *controlClient) RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Backend)
@@ -294,6 +318,10 @@ type ControlServer interface {
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
 	ShowBackend(context.Context, *ShowBackendRequest) (*Backend, error)
 	ListBackendKeys(context.Context, *ListBackendKeysRequest) (*ListBackendKeysResponse, error)
+	// CheckBackend runs the conformance suite against the backend's token, with
+	// plugin processes of its own. Results come as they are found; the last event
+	// carries the report.
+	CheckBackend(*CheckBackendRequest, grpc.ServerStreamingServer[CheckEvent]) error
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error)
@@ -351,6 +379,9 @@ func (UnimplementedControlServer) ShowBackend(context.Context, *ShowBackendReque
 }
 func (UnimplementedControlServer) ListBackendKeys(context.Context, *ListBackendKeysRequest) (*ListBackendKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBackendKeys not implemented")
+}
+func (UnimplementedControlServer) CheckBackend(*CheckBackendRequest, grpc.ServerStreamingServer[CheckEvent]) error {
+	return status.Error(codes.Unimplemented, "method CheckBackend not implemented")
 }
 func (UnimplementedControlServer) RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryLogin not implemented")
@@ -632,6 +663,17 @@ func _Control_ListBackendKeys_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_CheckBackend_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CheckBackendRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).CheckBackend(m, &grpc.GenericServerStream[CheckBackendRequest, CheckEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_CheckBackendServer = grpc.ServerStreamingServer[CheckEvent]
+
 func _Control_RetryLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RetryLoginRequest)
 	if err := dec(in); err != nil {
@@ -723,6 +765,11 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReimportKey",
 			Handler:       _Control_ReimportKey_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CheckBackend",
+			Handler:       _Control_CheckBackend_Handler,
 			ServerStreams: true,
 		},
 	},

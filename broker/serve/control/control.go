@@ -4,7 +4,9 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/serve"
+	"github.com/kmsbroker/kmsbroker/hsm/conformance"
 )
 
 // Door names this door in the audit trail.
@@ -171,6 +174,28 @@ func (s *Server) ListBackendKeys(ctx context.Context, req *v1.ListBackendKeysReq
 		answer.Keys = append(answer.Keys, backendKeyMessage(k))
 	}
 	return answer, nil
+}
+
+// CheckBackend implements v1.ControlServer.
+func (s *Server) CheckBackend(req *v1.CheckBackendRequest, stream grpc.ServerStreamingServer[v1.CheckEvent]) error {
+	from, err := call(stream.Context())
+	if err != nil {
+		return err
+	}
+	report, err := s.core.CheckBackend(stream.Context(), from, req.GetName(), req.GetDestructive(), func(r conformance.Result) {
+		// A stream that broke ends the context and with it the suite.
+		_ = stream.Send(&v1.CheckEvent{Event: &v1.CheckEvent_Result{Result: r.String()}})
+	})
+	if err != nil {
+		return err
+	}
+	var text, json bytes.Buffer
+	if err := errors.Join(report.WriteText(&text), report.WriteJSON(&json)); err != nil {
+		return err
+	}
+	return stream.Send(&v1.CheckEvent{Event: &v1.CheckEvent_Report_{Report: &v1.CheckEvent_Report{
+		Json: json.Bytes(), Text: text.String(), Passed: report.Verdict == conformance.VerdictPassed,
+	}}})
 }
 
 // RetryLogin implements v1.ControlServer.
