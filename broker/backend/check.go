@@ -22,7 +22,7 @@ func (b *Backend) Check(ctx context.Context, destructive bool, progress func(con
 	c := &checked{backend: b}
 	defer c.kill()
 	return conformance.Run(ctx, conformance.Config{
-		Open:        func(ctx context.Context) (hsm.Token, error) { return c.open(ctx, nil) },
+		Open: func(ctx context.Context) (hsm.Token, error) { return c.open(ctx, nil) },
 		OpenWithPIN: func(ctx context.Context, pin []byte) (hsm.Token, error) {
 			return c.open(ctx, append([]byte{}, pin...)) // nil would mean the configured PIN
 		},

@@ -11,7 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/plugin"
 	"github.com/kmsbroker/kmsbroker/internal/secretfile"
@@ -31,28 +33,47 @@ type PluginConfig struct {
 	Settings    map[string]string
 	PINFile     string
 	Log         *slog.Logger
+
+	Backend string // its name, under which logins are remembered
+	Logins  *keyring.Keyring
 }
 
 // LaunchPlugin returns a Launch that starts a plugin process. The checksum and
-// the PIN are read anew at each start.
+// the PIN are read anew at each start. A login that is about to be attempted is
+// written down before the plugin gets the PIN, and its outcome afterwards.
 func LaunchPlugin(config PluginConfig) Launch {
 	return func(ctx context.Context) (Process, error) {
-		pin, err := readPIN(config.PINFile)
-		if err != nil {
-			return nil, err
+		attempted := false
+		process, err := launch(ctx, config, func(context.Context) ([]byte, error) {
+			pin, err := readPIN(config.PINFile)
+			if err != nil {
+				return nil, err
+			}
+			if err := config.Logins.BeginLogin(config.Backend, time.Now()); err != nil {
+				clear(pin)
+				return nil, err
+			}
+			attempted = true
+			return pin, nil
+		})
+		if !attempted {
+			return process, err
 		}
-		defer clear(pin)
-		return launch(ctx, config, pin)
+		if noted := config.Logins.EndLogin(config.Backend, err); noted != nil && err == nil {
+			process.Kill()
+			return nil, noted
+		}
+		return process, err
 	}
 }
 
 // LaunchPluginWith is LaunchPlugin with another PIN than that of the file, for
-// the conformance suite.
+// the conformance suite. It is not remembered: an administrator asked for it.
 func LaunchPluginWith(config PluginConfig, pin []byte) Launch {
-	return func(ctx context.Context) (Process, error) { return launch(ctx, config, pin) }
+	return func(ctx context.Context) (Process, error) { return launch(ctx, config, hsm.PIN(pin)) }
 }
 
-func launch(ctx context.Context, config PluginConfig, pin []byte) (Process, error) {
+func launch(ctx context.Context, config PluginConfig, pin hsm.PINSource) (Process, error) {
 	path := config.Plugin
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(config.Dir, config.Plugin)

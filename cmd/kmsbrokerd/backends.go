@@ -19,6 +19,7 @@ func makeBackends(cfg *config.Config, keys *keyring.Keyring, trail *audit.Log, l
 		serving := backend.PluginConfig{
 			Dir: cfg.PluginDir, Plugin: b.Plugin, SHA256: b.SHA256, Environment: environment(b),
 			SocketDir: pluginSockets(cfg, b.Name), Settings: b.Settings, PINFile: b.PINFile, Log: log.With("backend", b.Name),
+			Backend: b.Name, Logins: keys,
 		}
 		checking := serving
 		checking.SocketDir = checkSockets(cfg, b.Name)

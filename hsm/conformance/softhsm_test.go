@@ -141,7 +141,7 @@ func TestSoftHSMEngine(t *testing.T) {
 	f := softhsmtest.New(t)
 	t.Setenv("SOFTHSM2_CONF", f.ConfPath)
 	open := func(ctx context.Context, pin []byte) (hsm.Token, error) {
-		token, err := pkcs11.Open(ctx, pkcs11.Config{Library: f.Library, TokenLabel: f.Label, PIN: bytes.Clone(pin)})
+		token, err := pkcs11.Open(ctx, pkcs11.Config{Library: f.Library, TokenLabel: f.Label, PIN: hsm.PIN(pin)})
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +172,7 @@ func (p *pluginProcess) open(ctx context.Context, pin []byte) (hsm.Token, error)
 	}
 	p.process = process
 	config := p.config
-	config.PIN = pin
+	config.PIN = hsm.PIN(pin)
 	return process.Open(ctx, config)
 }
 

@@ -51,7 +51,7 @@ func TestSlotThatCannotBeAsked(t *testing.T) {
 	for code, want := range map[string]hsm.Reason{"0x30": hsm.TokenGone, "0xE0": hsm.NotFound} {
 		t.Run(code, func(t *testing.T) {
 			config := config
-			config.PIN = []byte(f.PIN)
+			config.PIN = hsm.PIN([]byte(f.PIN))
 			shim.arm(t, "C_GetTokenInfo before %s", code)
 			_, err := Open(t.Context(), config)
 			wantReason(t, err, want)

@@ -28,7 +28,7 @@ func newConfig(t *testing.T) (*softhsmtest.Fixture, Config) {
 	return f, Config{
 		Library:    f.Library,
 		TokenLabel: f.Label,
-		PIN:        []byte(f.PIN),
+		PIN:        hsm.PIN([]byte(f.PIN)),
 		Logger:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }

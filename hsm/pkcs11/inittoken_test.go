@@ -18,7 +18,7 @@ func TestInitToken(t *testing.T) {
 	if !bytes.Equal(soPIN, make([]byte, len(soPIN))) || !bytes.Equal(pin, make([]byte, len(pin))) {
 		t.Error("the PINs were not wiped")
 	}
-	config.TokenLabel, config.TokenSerial, config.PIN = "fresh", serial, []byte("user-pin-1")
+	config.TokenLabel, config.TokenSerial, config.PIN = "fresh", serial, hsm.PIN([]byte("user-pin-1"))
 	token := openToken(t, config)
 	generate(t, token)
 }
@@ -48,6 +48,6 @@ func TestInitTokenRefusals(t *testing.T) {
 	config.TokenLabel = "fresh"
 	_, err := Open(t.Context(), config)
 	wantReason(t, err, hsm.NotFound)
-	config.TokenLabel, config.PIN = f.Label, []byte(f.PIN)
+	config.TokenLabel, config.PIN = f.Label, hsm.PIN([]byte(f.PIN))
 	openToken(t, config)
 }

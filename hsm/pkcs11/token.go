@@ -29,8 +29,7 @@ type Config struct {
 	TokenSerial string // serial, label or both select the token
 	TokenLabel  string
 	Role        hsm.Role // empty means hsm.CryptoOfficer
-	// PIN of the role. Open overwrites it with zeros before it returns.
-	PIN []byte
+	PIN         hsm.PINSource
 	// MaxSessions bounds the sessions that calls use at once; 0 means
 	// DefaultMaxSessions. One more stays open to hold the login. A token that
 	// admits fewer lowers it.
@@ -100,7 +99,6 @@ var _ hsm.Token = (*Token)(nil)
 // A process has at most one open Token per library, because PKCS#11 libraries
 // are initialised per process.
 func Open(ctx context.Context, config Config) (*Token, error) {
-	defer clear(config.PIN)
 	if err := config.check(); err != nil {
 		return nil, err
 	}
@@ -131,7 +129,7 @@ func (c *Config) check() error {
 		return hsm.Errorf(hsm.Misconfigured, "role %q is neither %q nor %q", c.Role, hsm.CryptoOfficer, hsm.CryptoUser)
 	case c.MaxSessions < 0 || c.MaxSessions > maxSane:
 		return hsm.Errorf(hsm.Misconfigured, "max_sessions %d is out of range", c.MaxSessions)
-	case len(c.PIN) == 0:
+	case c.PIN == nil:
 		return hsm.Errorf(hsm.PINMissing, "no PIN is configured for the token")
 	default:
 		return nil
@@ -151,7 +149,7 @@ func open(ctx context.Context, module *p11.Ctx, config Config) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	session, err := login(module, slot, config)
+	session, err := login(ctx, module, slot, config)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +191,7 @@ const ckuCryptoUser = 0x80000001
 
 // login opens the session that holds the login. It is the only caller of
 // C_Login.
-func login(module *p11.Ctx, slot Slot, config Config) (p11.SessionHandle, error) {
+func login(ctx context.Context, module *p11.Ctx, slot Slot, config Config) (p11.SessionHandle, error) {
 	session, err := module.OpenSession(slot.ID, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
 	if err != nil {
 		return 0, deviceError(err, "open a session with token %q", slot.Label)
@@ -202,7 +200,15 @@ func login(module *p11.Ctx, slot Slot, config Config) (p11.SessionHandle, error)
 	if config.Role == hsm.CryptoUser {
 		user = ckuCryptoUser
 	}
-	if err := module.Login(session, user, string(config.PIN)); err != nil {
+	pin, err := config.PIN(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer clear(pin)
+	if len(pin) == 0 {
+		return 0, hsm.Errorf(hsm.PINMissing, "the PIN for token %q is empty", slot.token.Label)
+	}
+	if err := module.Login(session, user, string(pin)); err != nil {
 		return 0, deviceError(err, "log in to token %q as %s", slot.Label, config.Role)
 	}
 	return session, nil

@@ -284,7 +284,7 @@ func TestLibraryPaths(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			config := config
-			config.PIN, config.Library = []byte("1234"), test.path
+			config.PIN, config.Library = hsm.PIN([]byte("1234")), test.path
 			_, err := Open(t.Context(), config)
 			wantReason(t, err, hsm.Misconfigured)
 			if !strings.Contains(err.Error(), test.says) {
@@ -308,7 +308,7 @@ func TestTokenSelection(t *testing.T) {
 	other := f.AddToken(t, f.Label)
 	try := func(serial, label string) (*Token, error) {
 		config := config
-		config.PIN, config.TokenSerial, config.TokenLabel = []byte(f.PIN), serial, label
+		config.PIN, config.TokenSerial, config.TokenLabel = hsm.PIN([]byte(f.PIN)), serial, label
 		return Open(t.Context(), config)
 	}
 	t.Run("two of one label", func(t *testing.T) {
@@ -351,7 +351,14 @@ func TestTokenSelection(t *testing.T) {
 
 func TestWrongPINIsTriedOnce(t *testing.T) {
 	f, shim, config := newShim(t)
-	config.PIN = []byte("wrong-pin")
+	var handed []byte
+	config.PIN = func(context.Context) ([]byte, error) {
+		if n := shim.calls(t, "C_Login"); n != 0 {
+			t.Errorf("the PIN was asked for after %d logins", n)
+		}
+		handed = []byte("wrong-pin")
+		return handed, nil
+	}
 	token, err := Open(t.Context(), config)
 	wantReason(t, err, hsm.PINIncorrect)
 	if token != nil {
@@ -363,12 +370,39 @@ func TestWrongPINIsTriedOnce(t *testing.T) {
 	if n := shim.calls(t, "C_Login"); n != 1 {
 		t.Errorf("C_Login was called %d times", n)
 	}
-	if !bytes.Equal(config.PIN, make([]byte, len("wrong-pin"))) {
+	if !bytes.Equal(handed, make([]byte, len("wrong-pin"))) {
 		t.Error("the PIN was not wiped")
 	}
 	// The failed attempt left nothing behind in the library.
-	config.PIN = []byte(f.PIN)
+	config.PIN = hsm.PIN([]byte(f.PIN))
 	openToken(t, config)
+}
+
+// TestPINIsAskedForLast: whoever hands out the PIN counts an attempt, so nobody
+// asks before a login is really about to happen, and a refusal forbids it.
+func TestPINIsAskedForLast(t *testing.T) {
+	_, shim, config := newShim(t)
+	forbidden := errors.New("not now")
+	asked := 0
+	config.PIN = func(context.Context) ([]byte, error) { asked++; return nil, forbidden }
+	if _, err := Open(t.Context(), config); !errors.Is(err, forbidden) || asked != 1 {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+	for what, absent := range map[string]func(*Config){
+		"no token":         func(c *Config) { c.TokenLabel, c.TokenSerial = "nobody", "" },
+		"no library":       func(c *Config) { c.Library = "/nonexistent/library.so" },
+		"no such role":     func(c *Config) { c.Role = "auditor" },
+		"no session to be": func(*Config) { shim.arm(t, "C_OpenSession before 0x30") },
+	} {
+		config := config
+		absent(&config)
+		if _, err := Open(t.Context(), config); err == nil || asked != 1 {
+			t.Errorf("%s: asked %d times, %v", what, asked, err)
+		}
+	}
+	if n := shim.calls(t, "C_Login"); n != 0 {
+		t.Errorf("C_Login was called %d times", n)
+	}
 }
 
 func TestLostLoginIsNotRepeated(t *testing.T) {
@@ -412,7 +446,7 @@ func TestPINProblems(t *testing.T) {
 	} {
 		t.Run(code, func(t *testing.T) {
 			config := config
-			config.PIN = []byte("1234")
+			config.PIN = hsm.PIN([]byte("1234"))
 			shim.arm(t, "C_Login before %s", code)
 			_, err := Open(t.Context(), config)
 			wantReason(t, err, want)
@@ -423,7 +457,7 @@ func TestPINProblems(t *testing.T) {
 func TestSecondOpenInOneProcess(t *testing.T) {
 	f, config := newConfig(t)
 	token := openToken(t, config)
-	config.PIN = []byte(f.PIN)
+	config.PIN = hsm.PIN([]byte(f.PIN))
 	_, err := Open(t.Context(), config)
 	wantReason(t, err, hsm.Invalid)
 	if err := token.Health(t.Context()); err != nil {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 
+	"google.golang.org/grpc"
+
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/plugin/hsmv1"
 )
@@ -82,10 +84,59 @@ func (c *client) notSent(ctx, parent context.Context, what string) error {
 }
 
 func (c *client) open(ctx context.Context, config OpenConfig) error {
-	return c.call(ctx, "open token", func(ctx context.Context) error {
-		_, err := c.rpc.Open(ctx, &hsmv1.OpenRequest{Settings: config.Settings, Pin: config.PIN})
+	var forbidden error // by the source of the PIN, which knows better than the carrier
+	err := c.call(ctx, "open token", func(ctx context.Context) error {
+		// The end of this context ends the stream, however the call ends.
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := c.rpc.Open(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&hsmv1.OpenRequest{Settings: config.Settings}); err != nil {
+			return sendError(stream, err)
+		}
+		answer, err := stream.Recv()
+		if err != nil || !answer.GetWantsPin() {
+			return err
+		}
+		if forbidden = sendPIN(ctx, stream, config.PIN); forbidden != nil {
+			return forbidden
+		}
+		answer, err = stream.Recv()
+		if err == nil && answer.GetWantsPin() {
+			return hsm.Errorf(hsm.Corrupt, "the plugin asked for the PIN twice")
+		}
 		return err
 	})
+	if forbidden != nil {
+		return forbidden
+	}
+	return err
+}
+
+type openStream = grpc.BidiStreamingClient[hsmv1.OpenRequest, hsmv1.OpenResponse]
+
+func sendPIN(ctx context.Context, stream openStream, source hsm.PINSource) error {
+	if source == nil {
+		return hsm.Errorf(hsm.PINMissing, "the token needs a PIN and none is configured")
+	}
+	pin, err := source(ctx)
+	if err != nil {
+		return err
+	}
+	defer clear(pin)
+	// What is wrong with the stream is what the next answer says.
+	_ = stream.Send(&hsmv1.OpenRequest{Pin: pin})
+	return nil
+}
+
+// sendError is why a stream that cannot be written to has ended.
+func sendError(stream openStream, err error) error {
+	if _, ended := stream.Recv(); ended != nil {
+		return ended
+	}
+	return err
 }
 
 func (c *client) initToken(ctx context.Context, spec hsm.TokenSpec) (serial string, err error) {

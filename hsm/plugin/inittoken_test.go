@@ -17,7 +17,7 @@ func TestInitTokenTravels(t *testing.T) {
 		t.Errorf("got %q, %v", serial, err)
 	}
 	// The library of this process was initialised once, and that was it.
-	_, err = process.Open(t.Context(), OpenConfig{PIN: []byte("1234")})
+	_, err = process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("1234"))})
 	wantReason(t, err, hsm.Invalid)
 	_, err = process.InitToken(t.Context(), spec("fresh"))
 	wantReason(t, err, hsm.Invalid)

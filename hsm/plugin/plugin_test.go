@@ -47,9 +47,9 @@ func TestMain(m *testing.M) {
 	case "host":
 		host()
 	case "uninitializable":
-		Serve(func(_ context.Context, req OpenRequest) (hsm.Token, error) { return openFake(mode, req) })
+		Serve(func(ctx context.Context, req OpenRequest) (hsm.Token, error) { return openFake(ctx, mode, req) })
 	default:
-		Serve(func(_ context.Context, req OpenRequest) (hsm.Token, error) { return openFake(mode, req) },
+		Serve(func(ctx context.Context, req OpenRequest) (hsm.Token, error) { return openFake(ctx, mode, req) },
 			WithTokenInitializer(fakeInitializer{mode}))
 	}
 }
@@ -78,14 +78,18 @@ type fake struct {
 	closed string // file that Close makes
 }
 
-func openFake(mode string, req OpenRequest) (hsm.Token, error) {
+func openFake(ctx context.Context, mode string, req OpenRequest) (hsm.Token, error) {
 	settings := ReadSettings(req.Settings)
 	report := settings.String("report")
 	closed := settings.String("closed")
 	if err := settings.Err(); err != nil {
 		return nil, err
 	}
-	if string(req.PIN) != "1234" {
+	pin, err := req.PIN(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if string(pin) != "1234" {
 		return nil, &hsm.Error{Reason: hsm.PINIncorrect, Code: "CKR_PIN_INCORRECT", Detail: "log in"}
 	}
 	if report != "" {
@@ -234,7 +238,7 @@ func start(t *testing.T, command Command) *Process {
 func open(t *testing.T, mode string) (*Process, hsm.Token) {
 	t.Helper()
 	process := start(t, newCommand(t, mode))
-	token, err := process.Open(t.Context(), OpenConfig{PIN: []byte("1234")})
+	token, err := process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("1234"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +275,7 @@ func host() {
 		panic(err)
 	}
 	_, err = process.Open(context.Background(), OpenConfig{
-		Settings: map[string]string{"closed": filepath.Join(os.Getenv("SOCKET_DIR"), "closed")}, PIN: []byte("1234"),
+		Settings: map[string]string{"closed": filepath.Join(os.Getenv("SOCKET_DIR"), "closed")}, PIN: hsm.PIN([]byte("1234")),
 	})
 	if err != nil {
 		panic(err)

@@ -47,8 +47,8 @@ const defaultStartTimeout = 10 * time.Second
 // OpenConfig is what a plugin opens its token with.
 type OpenConfig struct {
 	Settings map[string]string
-	// PIN is sent once and not kept. The caller wipes it.
-	PIN []byte
+	// PIN is asked when the plugin is about to log in, at most once.
+	PIN hsm.PINSource
 }
 
 // Process is a running plugin.

@@ -176,7 +176,7 @@ func TestEnvironment(t *testing.T) {
 	process := start(t, command)
 	report := filepath.Join(t.TempDir(), "environ")
 	pin := []byte("1234")
-	if _, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"report": report}, PIN: pin}); err != nil {
+	if _, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"report": report}, PIN: hsm.PIN(pin)}); err != nil {
 		t.Fatal(err)
 	}
 	environ, err := os.ReadFile(report)
@@ -215,19 +215,19 @@ func TestEnvironment(t *testing.T) {
 func TestOpen(t *testing.T) {
 	t.Run("twice", func(t *testing.T) {
 		process, _ := open(t, "good")
-		_, err := process.Open(t.Context(), OpenConfig{PIN: []byte("1234")})
+		_, err := process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("1234"))})
 		wantReason(t, err, hsm.Invalid)
 	})
 	t.Run("after a wrong PIN", func(t *testing.T) {
 		process := start(t, newCommand(t, "good"))
-		_, err := process.Open(t.Context(), OpenConfig{PIN: []byte("0000")})
+		_, err := process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("0000"))})
 		wantReason(t, err, hsm.PINIncorrect)
-		_, err = process.Open(t.Context(), OpenConfig{PIN: []byte("1234")})
+		_, err = process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("1234"))})
 		wantReason(t, err, hsm.Invalid)
 	})
 	t.Run("unknown setting", func(t *testing.T) {
 		process := start(t, newCommand(t, "good"))
-		_, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"lable": "x"}, PIN: []byte("1234")})
+		_, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"lable": "x"}, PIN: hsm.PIN([]byte("1234"))})
 		wantReason(t, err, hsm.Misconfigured)
 		if !strings.Contains(err.Error(), `"lable"`) {
 			t.Errorf("error %q does not name the setting", err)
@@ -286,7 +286,7 @@ func TestStoppedProcess(t *testing.T) {
 func TestShutdownClosesTheToken(t *testing.T) {
 	process := start(t, newCommand(t, "good"))
 	closed := filepath.Join(t.TempDir(), "closed")
-	if _, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"closed": closed}, PIN: []byte("1234")}); err != nil {
+	if _, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"closed": closed}, PIN: hsm.PIN([]byte("1234"))}); err != nil {
 		t.Fatal(err)
 	}
 	process.Shutdown(t.Context())
@@ -299,7 +299,7 @@ func TestShutdownClosesTheToken(t *testing.T) {
 func TestTerminateClosesTheToken(t *testing.T) {
 	process := start(t, newCommand(t, "good"))
 	closed := filepath.Join(t.TempDir(), "closed")
-	if _, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"closed": closed}, PIN: []byte("1234")}); err != nil {
+	if _, err := process.Open(t.Context(), OpenConfig{Settings: map[string]string{"closed": closed}, PIN: hsm.PIN([]byte("1234"))}); err != nil {
 		t.Fatal(err)
 	}
 	terminate(t, process)
@@ -388,7 +388,7 @@ func TestNothingLeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer process.Kill()
-		token, err := process.Open(t.Context(), OpenConfig{PIN: []byte("1234")})
+		token, err := process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("1234"))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -431,7 +431,7 @@ func TestLogs(t *testing.T) {
 	command := newCommand(t, "logs")
 	command.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 	process := start(t, command)
-	token, err := process.Open(t.Context(), OpenConfig{PIN: []byte("1234")})
+	token, err := process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("1234"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -450,7 +450,7 @@ func TestPanic(t *testing.T) {
 	command := newCommand(t, "panic")
 	command.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 	process := start(t, command)
-	token, err := process.Open(t.Context(), OpenConfig{PIN: []byte("1234")})
+	token, err := process.Open(t.Context(), OpenConfig{PIN: hsm.PIN([]byte("1234"))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,10 @@ type OpenRequest struct {
 	// Settings of the backend, as the administrator wrote them. Read them with
 	// ReadSettings, which refuses what the plugin does not know.
 	Settings map[string]string
-	// PIN of the role. It is overwritten when the Opener returns.
-	PIN []byte
+	// PIN asks the daemon for the PIN of the role. Ask when everything else is
+	// ready and log in with the answer: the daemon counts each time it is asked as
+	// an attempt. Wipe the answer.
+	PIN hsm.PINSource
 	// Logger writes to the daemon's log.
 	Logger *slog.Logger
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 
@@ -29,19 +30,42 @@ type server struct {
 	token hsm.Token
 }
 
-func (s *server) Open(ctx context.Context, req *hsmv1.OpenRequest) (*hsmv1.OpenResponse, error) {
-	defer clear(req.GetPin())
-	if err := s.use(); err != nil {
-		return nil, toStatus(err)
-	}
-	token, err := s.opener(ctx, OpenRequest{Settings: req.GetSettings(), PIN: req.GetPin(), Logger: s.logger})
+func (s *server) Open(stream grpc.BidiStreamingServer[hsmv1.OpenRequest, hsmv1.OpenResponse]) error {
+	req, err := stream.Recv()
 	if err != nil {
-		return nil, toStatus(err)
+		return err
+	}
+	if err := s.use(); err != nil {
+		return toStatus(err)
+	}
+	token, err := s.opener(stream.Context(), OpenRequest{
+		Settings: req.GetSettings(), PIN: askPIN(stream), Logger: s.logger,
+	})
+	if err != nil {
+		return toStatus(err)
 	}
 	s.mu.Lock()
 	s.token = token
 	s.mu.Unlock()
-	return &hsmv1.OpenResponse{}, nil
+	return stream.Send(&hsmv1.OpenResponse{})
+}
+
+// askPIN asks the daemon for the PIN, once.
+func askPIN(stream grpc.BidiStreamingServer[hsmv1.OpenRequest, hsmv1.OpenResponse]) hsm.PINSource {
+	var asked atomic.Bool
+	return func(context.Context) ([]byte, error) {
+		if asked.Swap(true) {
+			return nil, hsm.Errorf(hsm.Invalid, "the PIN was asked for before, and a login is attempted once")
+		}
+		if err := stream.Send(&hsmv1.OpenResponse{WantsPin: true}); err != nil {
+			return nil, hsm.Errorf(hsm.TokenGone, "ask for the PIN: %v", err)
+		}
+		answer, err := stream.Recv()
+		if err != nil {
+			return nil, hsm.Errorf(hsm.TokenGone, "the daemon gave no PIN: %v", err)
+		}
+		return answer.GetPin(), nil
+	}
 }
 
 func (s *server) InitToken(ctx context.Context, req *hsmv1.InitTokenRequest) (*hsmv1.InitTokenResponse, error) {

@@ -75,7 +75,7 @@ func TestSoftHSM(t *testing.T) {
 	t.Setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "of-the-host")
 	fixture, process := startSoftHSM(t, buildSoftHSM(t))
 	token, err := process.Open(t.Context(), plugin.OpenConfig{
-		Settings: map[string]string{"token_label": fixture.Label, "max_sessions": "4"}, PIN: []byte(fixture.PIN),
+		Settings: map[string]string{"token_label": fixture.Label, "max_sessions": "4"}, PIN: hsm.PIN([]byte(fixture.PIN)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestSoftHSMRefusals(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, process := startSoftHSM(t, path)
-			_, err := process.Open(t.Context(), plugin.OpenConfig{Settings: test.settings, PIN: []byte(test.pin)})
+			_, err := process.Open(t.Context(), plugin.OpenConfig{Settings: test.settings, PIN: hsm.PIN([]byte(test.pin))})
 			if hsm.ReasonOf(err) != test.want || err == nil {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
@@ -181,7 +181,7 @@ func TestSoftHSMRefusals(t *testing.T) {
 func TestSoftHSMKilled(t *testing.T) {
 	fixture, process := startSoftHSM(t, buildSoftHSM(t))
 	token, err := process.Open(t.Context(), plugin.OpenConfig{
-		Settings: map[string]string{"token_serial": fixture.Serial}, PIN: []byte(fixture.PIN),
+		Settings: map[string]string{"token_serial": fixture.Serial}, PIN: hsm.PIN([]byte(fixture.PIN)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestSoftHSMMakesAToken(t *testing.T) {
 	}
 	process.Shutdown(t.Context())
 	token, err := restart(t, path, fixture).Open(t.Context(), plugin.OpenConfig{
-		Settings: map[string]string{"token_serial": serial, "token_label": "fresh"}, PIN: []byte("1234-fresh"),
+		Settings: map[string]string{"token_serial": serial, "token_label": "fresh"}, PIN: hsm.PIN([]byte("1234-fresh")),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ func TestOpenPointsTheLibraryToItsConfiguration(t *testing.T) {
 		d.write(t, name, validNow(t), 0o644)
 	}
 	_, err := open(t.Context(), plugin.OpenRequest{
-		Settings: map[string]string{"client_dir": d.path, "token_label": "payments"}, PIN: []byte("1234567"),
+		Settings: map[string]string{"client_dir": d.path, "token_label": "payments"}, PIN: hsm.PIN([]byte("1234567")),
 	})
 	if !errors.Is(err, hsm.TokenGone) || !strings.Contains(err.Error(), "token service") {
 		t.Errorf("got %v", err)
@@ -77,7 +77,7 @@ func TestOpenRefusesSettings(t *testing.T) {
 		"setting fips":                 {"client_dir": d.path, "fips": "140-3"},
 		"client_dir is not configured": {"token_label": "payments"},
 	} {
-		_, err := open(t.Context(), plugin.OpenRequest{Settings: settings, PIN: []byte("1234567")})
+		_, err := open(t.Context(), plugin.OpenRequest{Settings: settings, PIN: hsm.PIN([]byte("1234567"))})
 		if !errors.Is(err, hsm.Misconfigured) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v: got %v, want %q", settings, err, says)
 		}

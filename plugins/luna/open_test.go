@@ -11,7 +11,7 @@ import (
 )
 
 func request(settings map[string]string) plugin.OpenRequest {
-	return plugin.OpenRequest{Settings: settings, PIN: []byte("1234-user"), Logger: slog.New(slog.DiscardHandler)}
+	return plugin.OpenRequest{Settings: settings, PIN: hsm.PIN([]byte("1234-user")), Logger: slog.New(slog.DiscardHandler)}
 }
 
 // A library that has nothing of the Luna client's own still works.

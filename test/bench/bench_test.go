@@ -120,7 +120,7 @@ func BenchmarkEncrypt(b *testing.B) {
 func BenchmarkWrap(b *testing.B) {
 	fixture := softhsmtest.New(b)
 	b.Setenv("SOFTHSM2_CONF", fixture.ConfPath)
-	direct, err := pkcs11.Open(b.Context(), pkcs11.Config{Library: fixture.Library, TokenLabel: fixture.Label, PIN: []byte(fixture.PIN)})
+	direct, err := pkcs11.Open(b.Context(), pkcs11.Config{Library: fixture.Library, TokenLabel: fixture.Label, PIN: hsm.PIN([]byte(fixture.PIN))})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func openPlugin(b *testing.B, fixture *softhsmtest.Fixture) hsm.Token {
 	}
 	b.Cleanup(process.Kill)
 	token, err := process.Open(b.Context(), plugin.OpenConfig{
-		Settings: map[string]string{"token_label": fixture.Label}, PIN: []byte(fixture.PIN),
+		Settings: map[string]string{"token_label": fixture.Label}, PIN: hsm.PIN([]byte(fixture.PIN)),
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -63,11 +63,11 @@ const (
 
 type OpenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the administrator configured for this backend. An unknown name is
-	// refused with MISCONFIGURED.
+	// What the administrator configured for this backend, in the first message. An
+	// unknown name is refused with MISCONFIGURED.
 	Settings map[string]string `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The PIN of the role, as bytes so that it can be wiped. Never log it, never
-	// keep it.
+	// The PIN of the role, in the second message, as bytes so that it can be wiped.
+	// Never log it, never keep it.
 	Pin           []byte `protobuf:"bytes,2,opt,name=pin,proto3" json:"pin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -119,6 +119,7 @@ func (x *OpenRequest) GetPin() []byte {
 
 type OpenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	WantsPin      bool                   `protobuf:"varint,1,opt,name=wants_pin,json=wantsPin,proto3" json:"wants_pin,omitempty"` // otherwise the token is open
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +152,13 @@ func (x *OpenResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use OpenResponse.ProtoReflect.Descriptor instead.
 func (*OpenResponse) Descriptor() ([]byte, []int) {
 	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *OpenResponse) GetWantsPin() bool {
+	if x != nil {
+		return x.WantsPin
+	}
+	return false
 }
 
 type InitTokenRequest struct {
@@ -1406,8 +1414,9 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\x03pin\x18\x02 \x01(\fR\x03pin\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x0e\n" +
-	"\fOpenResponse\"\xdc\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"+\n" +
+	"\fOpenResponse\x12\x1b\n" +
+	"\twants_pin\x18\x01 \x01(\bR\bwantsPin\"\xdc\x01\n" +
 	"\x10InitTokenRequest\x12L\n" +
 	"\bsettings\x18\x01 \x03(\v20.kmsbroker.hsm.v1.InitTokenRequest.SettingsEntryR\bsettings\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x15\n" +
@@ -1497,9 +1506,9 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\rHealthRequest\"\x10\n" +
 	"\x0eHealthResponse\"\x0e\n" +
 	"\fCloseRequest\"\x0f\n" +
-	"\rCloseResponse2\xf0\x06\n" +
-	"\x05Token\x12E\n" +
-	"\x04Open\x12\x1d.kmsbroker.hsm.v1.OpenRequest\x1a\x1e.kmsbroker.hsm.v1.OpenResponse\x12T\n" +
+	"\rCloseResponse2\xf4\x06\n" +
+	"\x05Token\x12I\n" +
+	"\x04Open\x12\x1d.kmsbroker.hsm.v1.OpenRequest\x1a\x1e.kmsbroker.hsm.v1.OpenResponse(\x010\x01\x12T\n" +
 	"\tInitToken\x12\".kmsbroker.hsm.v1.InitTokenRequest\x1a#.kmsbroker.hsm.v1.InitTokenResponse\x12Q\n" +
 	"\bDescribe\x12!.kmsbroker.hsm.v1.DescribeRequest\x1a\".kmsbroker.hsm.v1.DescribeResponse\x12Z\n" +
 	"\vGenerateKey\x12$.kmsbroker.hsm.v1.GenerateKeyRequest\x1a%.kmsbroker.hsm.v1.GenerateKeyResponse\x12G\n" +

@@ -81,10 +81,13 @@ const (
 // one.
 type TokenClient interface {
 	// Open loads the vendor library, finds the token and logs in, attempting the
-	// login exactly once. Either Open or InitToken is called, once in the life of
+	// login exactly once. The daemon sends the settings. When everything is ready
+	// for the login the plugin answers with wants_pin, which the daemon counts as
+	// an attempt, and the daemon sends the PIN. A last answer without wants_pin
+	// says that the token is open. Either Open or InitToken is called, once in the life of
 	// the process; a second call, also after a failed first one, is refused with
 	// INVALID.
-	Open(ctx context.Context, in *OpenRequest, opts ...grpc.CallOption) (*OpenResponse, error)
+	Open(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[OpenRequest, OpenResponse], error)
 	// InitToken makes a new token, for development. It never touches a token that
 	// exists; ALREADY_EXISTS: one has that label. NOT_PERMITTED: tokens of this
 	// kind are made with the vendor's tool.
@@ -123,15 +126,18 @@ func NewTokenClient(cc grpc.ClientConnInterface) TokenClient {
 	return &tokenClient{cc}
 }
 
-func (c *tokenClient) Open(ctx context.Context, in *OpenRequest, opts ...grpc.CallOption) (*OpenResponse, error) {
+func (c *tokenClient) Open(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[OpenRequest, OpenResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(OpenResponse)
-	err := c.cc.Invoke(ctx, Token_Open_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Token_ServiceDesc.Streams[0], Token_Open_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[OpenRequest, OpenResponse]{ClientStream: stream}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Token_OpenClient = grpc.BidiStreamingClient[OpenRequest, OpenResponse]
 
 func (c *tokenClient) InitToken(ctx context.Context, in *InitTokenRequest, opts ...grpc.CallOption) (*InitTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -165,7 +171,7 @@ func (c *tokenClient) GenerateKey(ctx context.Context, in *GenerateKeyRequest, o
 
 func (c *tokenClient) Keys(ctx context.Context, in *KeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[KeysResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Token_ServiceDesc.Streams[0], Token_Keys_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Token_ServiceDesc.Streams[1], Token_Keys_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -251,10 +257,13 @@ func (c *tokenClient) Close(ctx context.Context, in *CloseRequest, opts ...grpc.
 // one.
 type TokenServer interface {
 	// Open loads the vendor library, finds the token and logs in, attempting the
-	// login exactly once. Either Open or InitToken is called, once in the life of
+	// login exactly once. The daemon sends the settings. When everything is ready
+	// for the login the plugin answers with wants_pin, which the daemon counts as
+	// an attempt, and the daemon sends the PIN. A last answer without wants_pin
+	// says that the token is open. Either Open or InitToken is called, once in the life of
 	// the process; a second call, also after a failed first one, is refused with
 	// INVALID.
-	Open(context.Context, *OpenRequest) (*OpenResponse, error)
+	Open(grpc.BidiStreamingServer[OpenRequest, OpenResponse]) error
 	// InitToken makes a new token, for development. It never touches a token that
 	// exists; ALREADY_EXISTS: one has that label. NOT_PERMITTED: tokens of this
 	// kind are made with the vendor's tool.
@@ -293,8 +302,8 @@ type TokenServer interface {
 // pointer dereference when methods are called.
 type UnimplementedTokenServer struct{}
 
-func (UnimplementedTokenServer) Open(context.Context, *OpenRequest) (*OpenResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Open not implemented")
+func (UnimplementedTokenServer) Open(grpc.BidiStreamingServer[OpenRequest, OpenResponse]) error {
+	return status.Error(codes.Unimplemented, "method Open not implemented")
 }
 func (UnimplementedTokenServer) InitToken(context.Context, *InitTokenRequest) (*InitTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method InitToken not implemented")
@@ -347,23 +356,12 @@ func RegisterTokenServer(s grpc.ServiceRegistrar, srv TokenServer) {
 	s.RegisterService(&Token_ServiceDesc, srv)
 }
 
-func _Token_Open_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(OpenRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(TokenServer).Open(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Token_Open_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(TokenServer).Open(ctx, req.(*OpenRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+func _Token_Open_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TokenServer).Open(&grpc.GenericServerStream[OpenRequest, OpenResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Token_OpenServer = grpc.BidiStreamingServer[OpenRequest, OpenResponse]
 
 func _Token_InitToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(InitTokenRequest)
@@ -546,10 +544,6 @@ var Token_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*TokenServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
-			MethodName: "Open",
-			Handler:    _Token_Open_Handler,
-		},
-		{
 			MethodName: "InitToken",
 			Handler:    _Token_InitToken_Handler,
 		},
@@ -587,6 +581,12 @@ var Token_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Open",
+			Handler:       _Token_Open_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "Keys",
 			Handler:       _Token_Keys_Handler,
