@@ -19,10 +19,11 @@ deps: ## install the Debian packages that building and testing need
 	@test/deps.sh
 
 .PHONY: build
-build: deps ## build the daemon, the CLI and the plugins into bin/
+build: deps ## build the daemon, the CLI, the plugins and the HSM simulator into bin/
 	@install -d -m 755 '$(BIN)' '$(BIN)/plugins'
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o '$(BIN)/' ./cmd/...
 	CGO_ENABLED=1 $(GO) build $(BUILDFLAGS) -o '$(BIN)/plugins/' ./plugins/...
+	@test/hsmsim/build.sh '$(BIN)/hsmsim/libCryptoki2_64.so'
 	@cd '$(BIN)/plugins' && rm -f SHA256SUMS && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS .
 	@chmod go-w '$(BIN)' '$(BIN)'/* '$(BIN)'/plugins/*
 
@@ -60,5 +61,6 @@ bench: build ## measure, as ratios taken side by side in one run
 	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -run '^$$' -bench . -benchtime 1x ./bench/
 
 .PHONY: nightly
-nightly: test ## fuzz every parser for FUZZTIME
+nightly: test ## chaos for a minute on each device, and FUZZTIME on every parser
+	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_CHAOS=60s $(GO) test -race -v -count 1 -timeout 15m -run TestChaos ./devices
 	test/fuzz.sh $(FUZZTIME)

@@ -6,6 +6,8 @@ set -euo pipefail
 missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v softhsm2-util >/dev/null || missing+=(softhsm2)
+[ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
+[ -e /usr/include/p11-kit-1/p11-kit/pkcs11.h ] || missing+=(libp11-kit-dev)
 
 if ! command -v go >/dev/null; then
 	echo "deps: Go is missing. Install Go 1.26 or later from https://go.dev/dl/ and put it on PATH." >&2

@@ -20,8 +20,10 @@ func main() {
 
 // tokenWait is how long the slot of the service may take to appear: the client
 // first fetches a token from the identity service and opens two channels, and
-// from version 10.5 on slots come and go at run time.
-const tokenWait = 15 * time.Second
+// from version 10.5 on slots come and go at run time. It is short, because a
+// client that was initialised while the service was out of reach may never see
+// it, and another process is started a second later anyway.
+const tokenWait = 2 * time.Second
 
 func open(ctx context.Context, req plugin.OpenRequest) (hsm.Token, error) {
 	settings := plugin.ReadSettings(req.Settings)

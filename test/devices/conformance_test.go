@@ -1,0 +1,59 @@
+package devices
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/conformance"
+	"github.com/kmsbroker/kmsbroker/test/hsmsim"
+)
+
+// TestConformance: every device passes, declares what its kind can do, and does
+// not count a single PIN.
+func TestConformance(t *testing.T) {
+	tests := []struct {
+		dress  hsmsim.Dress
+		cannot []hsm.WrappingAlgorithm
+	}{
+		{hsmsim.Luna, nil},
+		{hsmsim.LunaFIPS, []hsm.WrappingAlgorithm{hsm.PKCS1v15}},
+		{hsmsim.LunaOldFirmware, []hsm.WrappingAlgorithm{hsm.OAEPSHA256}},
+		{hsmsim.LunaHA, nil},
+		{hsmsim.DPoD, []hsm.WrappingAlgorithm{hsm.PKCS1v15}},
+	}
+	for _, tt := range tests {
+		t.Run(string(tt.dress), func(t *testing.T) {
+			var opts []hsmsim.Option
+			if tt.dress == hsmsim.DPoD {
+				// The latency of the service is not what is tested here.
+				opts = append(opts, hsmsim.Set("latency_min_ms", "1"), hsmsim.Set("latency_max_ms", "2"))
+			}
+			d := newDevice(t, tt.dress, opts...)
+			suite := &one{launch: d.launch}
+			defer suite.kill()
+			report := conformance.Run(t.Context(), conformance.Config{
+				Open: suite.open, Kill: func() error { suite.kill(); return nil }, Plugin: string(tt.dress),
+				Leaks: func(text string) bool { return strings.Contains(text, d.PIN) },
+			})
+			if report.Verdict != conformance.VerdictPassed {
+				for _, r := range report.Results {
+					if r.Status == conformance.Failed {
+						t.Error(r)
+					}
+				}
+				t.Fatalf("verdict %s: %+v", report.Verdict, report.Totals)
+			}
+			for _, algorithm := range hsm.WrappingAlgorithms() {
+				if declared := slices.Contains(report.Device.WrappingAlgorithms, algorithm); declared == slices.Contains(tt.cannot, algorithm) {
+					t.Errorf("%s declared: %v", algorithm, declared)
+				}
+			}
+			if n := d.Failures("co"); n != 0 {
+				t.Errorf("%d wrong PINs were counted", n)
+			}
+			t.Logf("%+v", report.Totals)
+		})
+	}
+}
