@@ -35,10 +35,12 @@ demo: build ## import, encrypt, refuse and recover before your eyes
 dev: build ## start the emulator and the daemon, and stay up
 	@test/demo/dev.sh '$(BIN)'
 
+# umask: a plugin that others can write to is refused, and test binaries play
+# plugins.
 .PHONY: test
 test: build ## run all tests that need no root, with the race detector
-	$(GO) test -race -shuffle=on -timeout 15m ./...
-	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -race -shuffle=on -timeout 15m ./...
+	umask 022 && $(GO) test -race -shuffle=on -timeout 15m ./...
+	cd test && umask 022 && KMSBROKER_BIN='$(BIN)' $(GO) test -race -shuffle=on -timeout 15m ./...
 
 .PHONY: lint
 lint: ## check the code

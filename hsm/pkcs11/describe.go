@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha1" //nolint:gosec // OAEP with SHA-1 is one of the algorithms to be tried
 	"crypto/sha256"
+	"errors"
 	"slices"
 	"strings"
 
@@ -102,6 +103,11 @@ func (t *Token) probe(ctx context.Context) ([]hsm.WrappingAlgorithm, error) {
 		defer s.discard(object)
 		for _, algorithm := range hsm.WrappingAlgorithms() {
 			err := s.try(object, private, algorithm)
+			if errors.Is(err, hsm.Internal) {
+				// A code that nobody understands may be a passing fault, and what is
+				// found here counts for as long as the token is open.
+				err = s.try(object, private, algorithm)
+			}
 			if err != nil && !conclusive(err) {
 				return err
 			}

@@ -57,3 +57,21 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// TestPassingFaultCostsNoAlgorithm: a code that says nothing of the algorithm is
+// no reason to wrap with a weaker one for as long as the token is open.
+func TestPassingFaultCostsNoAlgorithm(t *testing.T) {
+	d := newDevice(t, hsmsim.Luna)
+	const functionFailed = 0x06
+	d.Inject("C_WrapKey", functionFailed, 1)
+	o := &one{launch: d.launch}
+	defer o.kill()
+	token, err := o.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := token.Describe(t.Context())
+	if err != nil || !slices.Contains(info.WrappingAlgorithms, hsm.OAEPSHA256) {
+		t.Errorf("Describe = %+v, %v", info, err)
+	}
+}
