@@ -86,6 +86,24 @@ func (b *Broker) CheckBackend(ctx context.Context, call Call, name string, destr
 	return report, b.finish(ctx, event, err)
 }
 
+// InitToken makes a new token for development, with the settings of a backend.
+func (b *Broker) InitToken(ctx context.Context, call Call, name, label string, soPIN, pin []byte) (serial string, err error) {
+	found, err := b.Backends.Get(name)
+	if err != nil {
+		return "", err
+	}
+	ctx = withCall(ctx, call)
+	event := audit.Event{Action: audit.BackendInit, Outcome: audit.Allowed, Backend: name}
+	if err := b.record(ctx, event); err != nil {
+		return "", err
+	}
+	serial, err = found.MakeToken(ctx, label, soPIN, pin)
+	if err == nil {
+		event.Details = map[string]string{audit.DetailSerial: serial}
+	}
+	return serial, b.finish(ctx, event, err)
+}
+
 // RetryLogin allows one more login of a backend.
 func (b *Broker) RetryLogin(ctx context.Context, call Call, name string) (backend.Status, error) {
 	found, err := b.Backends.Get(name)

@@ -42,6 +42,7 @@ const (
 	BackendState = "backend.state"
 	BackendRetry = "backend.retry-login"
 	BackendCheck = "backend.check"
+	BackendInit  = "backend.init-token"
 	ImportBegin  = "import.begin"
 	ImportResume = "import.resume"
 	ImportFinish = "import.finish"

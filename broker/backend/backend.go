@@ -54,6 +54,8 @@ type Config struct {
 	// LaunchCheck is Launch for the conformance suite, with a PIN of its own
 	// choice unless that is nil.
 	LaunchCheck func(pin []byte) Launch
+	// InitToken makes a new token, in a plugin process of its own.
+	InitToken func(ctx context.Context, label string, soPIN, pin []byte) (serial string, err error)
 	// Logins remembers refused logins across restarts.
 	Logins *keyring.Keyring
 	// CallTimeout bounds each call to the device. A process that does not

@@ -73,18 +73,18 @@ func LaunchPluginWith(config PluginConfig, pin []byte) Launch {
 	return func(ctx context.Context) (Process, error) { return launch(ctx, config, hsm.PIN(pin)) }
 }
 
-func launch(ctx context.Context, config PluginConfig, pin hsm.PINSource) (Process, error) {
-	path := config.Plugin
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(config.Dir, config.Plugin)
-	}
-	sum, err := expectedSum(config, path)
+// InitToken has a plugin make a new token with the backend's settings.
+func InitToken(ctx context.Context, config PluginConfig, label string, soPIN, pin []byte) (serial string, err error) {
+	process, err := start(ctx, config)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	process, err := plugin.Start(ctx, plugin.Command{
-		Path: path, SHA256: sum, Env: config.Environment, SocketDir: config.SocketDir, Logger: config.Log,
-	})
+	defer process.Kill()
+	return process.InitToken(ctx, hsm.TokenSpec{Settings: config.Settings, Label: label, SOPIN: soPIN, PIN: pin})
+}
+
+func launch(ctx context.Context, config PluginConfig, pin hsm.PINSource) (Process, error) {
+	process, err := start(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +94,20 @@ func launch(ctx context.Context, config PluginConfig, pin hsm.PINSource) (Proces
 		return nil, err
 	}
 	return pluginProcess{process, token}, nil
+}
+
+func start(ctx context.Context, config PluginConfig) (*plugin.Process, error) {
+	path := config.Plugin
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(config.Dir, config.Plugin)
+	}
+	sum, err := expectedSum(config, path)
+	if err != nil {
+		return nil, err
+	}
+	return plugin.Start(ctx, plugin.Command{
+		Path: path, SHA256: sum, Env: config.Environment, SocketDir: config.SocketDir, Logger: config.Log,
+	})
 }
 
 type pluginProcess struct {

@@ -11,7 +11,7 @@ import (
 )
 
 func (c *ctl) backendCommand() *cobra.Command {
-	return noun("backend", "Look at the HSM backends", c.backendList(), c.backendShow(), c.backendKeys(), c.backendCheck(), c.backendRetryLogin())
+	return noun("backend", "Look at the HSM backends", c.backendList(), c.backendShow(), c.backendKeys(), c.backendCheck(), c.backendRetryLogin(), c.backendInitToken())
 }
 
 func (c *ctl) backendList() *cobra.Command {

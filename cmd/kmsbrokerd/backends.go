@@ -27,6 +27,9 @@ func makeBackends(cfg *config.Config, keys *keyring.Keyring, trail *audit.Log, l
 			Name: b.Name, Plugin: b.Plugin, AllowForeignEndpoint: b.AllowForeignEndpoint, Log: log,
 			Logins: keys, CallTimeout: b.CallTimeout,
 			Launch: backend.LaunchPlugin(serving),
+			InitToken: func(ctx context.Context, label string, soPIN, pin []byte) (string, error) {
+				return backend.InitToken(ctx, checking, label, soPIN, pin)
+			},
 			LaunchCheck: func(pin []byte) backend.Launch {
 				if pin == nil {
 					return backend.LaunchPlugin(checking)

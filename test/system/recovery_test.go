@@ -108,3 +108,27 @@ func TestBackendCheck(t *testing.T) {
 		t.Errorf("%d keys are in the token after the check, want the imported one", len(keys))
 	}
 }
+
+// TestInitToken makes a token for development, and its PINs are on no command
+// line.
+func TestInitToken(t *testing.T) {
+	s := stage.New(t, stage.Options{Label: "fresh"})
+	daemon := s.Start()
+	if err := daemon.Wait(`no token with label`); err != nil {
+		t.Fatal(err)
+	}
+	s.Write("so-pin", "officer-4711\n", 0o600)
+	s.Refused(s.Ctl(s.Control(), "backend", "init-token", "hsm", "--label", "fresh"), 2, "no terminal")
+	s.Write("open", s.HSM.PIN, 0o644)
+	s.Refused(s.Ctl(s.Control(), "backend", "init-token", "hsm", "--label", "fresh",
+		"--so-pin-file", s.Path("so-pin"), "--pin-file", s.Path("open")), 1, "chmod 600")
+	made := s.Ctl(s.Control(), "backend", "init-token", "hsm", "--label", "fresh",
+		"--so-pin-file", s.Path("so-pin"), "--pin-file", s.Path("pin"))
+	s.Must(made, nil)
+	if err := daemon.Wait("backend ready"); err != nil {
+		t.Fatal(err)
+	}
+	s.Import("app-1")
+	s.Refused(s.Ctl(s.Control(), "backend", "init-token", "hsm", "--label", "fresh",
+		"--so-pin-file", s.Path("so-pin"), "--pin-file", s.Path("pin")), 1, "fresh")
+}

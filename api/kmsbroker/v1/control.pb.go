@@ -1131,6 +1131,118 @@ func (*CheckEvent_Result) isCheckEvent_Event() {}
 
 func (*CheckEvent_Report_) isCheckEvent_Event() {}
 
+type InitTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the backend
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	SoPin         []byte                 `protobuf:"bytes,3,opt,name=so_pin,json=soPin,proto3" json:"so_pin,omitempty"` // of the security officer
+	Pin           []byte                 `protobuf:"bytes,4,opt,name=pin,proto3" json:"pin,omitempty"`                  // of the Crypto Officer; write it into the backend's pin_file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitTokenRequest) Reset() {
+	*x = InitTokenRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitTokenRequest) ProtoMessage() {}
+
+func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitTokenRequest.ProtoReflect.Descriptor instead.
+func (*InitTokenRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *InitTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InitTokenRequest) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *InitTokenRequest) GetSoPin() []byte {
+	if x != nil {
+		return x.SoPin
+	}
+	return nil
+}
+
+func (x *InitTokenRequest) GetPin() []byte {
+	if x != nil {
+		return x.Pin
+	}
+	return nil
+}
+
+type InitTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InitTokenResponse) Reset() {
+	*x = InitTokenResponse{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InitTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InitTokenResponse) ProtoMessage() {}
+
+func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InitTokenResponse.ProtoReflect.Descriptor instead.
+func (*InitTokenResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *InitTokenResponse) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
 type RetryLoginRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1140,7 +1252,7 @@ type RetryLoginRequest struct {
 
 func (x *RetryLoginRequest) Reset() {
 	*x = RetryLoginRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1264,7 @@ func (x *RetryLoginRequest) String() string {
 func (*RetryLoginRequest) ProtoMessage() {}
 
 func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1277,7 @@ func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
 func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RetryLoginRequest) GetName() string {
@@ -1184,7 +1296,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1308,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1321,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -1228,7 +1340,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1352,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1365,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -1279,7 +1391,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1403,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1416,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BackendKey) GetId() string {
@@ -1371,7 +1483,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1495,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1508,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 type StatusResponse struct {
@@ -1415,7 +1527,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1539,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1552,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1511,7 +1623,7 @@ type ImportEvent_Step struct {
 
 func (x *ImportEvent_Step) Reset() {
 	*x = ImportEvent_Step{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1635,7 @@ func (x *ImportEvent_Step) String() string {
 func (*ImportEvent_Step) ProtoMessage() {}
 
 func (x *ImportEvent_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1690,7 @@ type VerifyKeyResponse_Check struct {
 
 func (x *VerifyKeyResponse_Check) Reset() {
 	*x = VerifyKeyResponse_Check{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1702,7 @@ func (x *VerifyKeyResponse_Check) String() string {
 func (*VerifyKeyResponse_Check) ProtoMessage() {}
 
 func (x *VerifyKeyResponse_Check) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1757,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1769,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1866,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1878,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1926,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1938,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1951,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -1874,7 +1986,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1998,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2011,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23, 1}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -2046,7 +2158,14 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x04json\x18\x01 \x01(\fR\x04json\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x16\n" +
 	"\x06passed\x18\x03 \x01(\bR\x06passedB\a\n" +
-	"\x05event\"'\n" +
+	"\x05event\"e\n" +
+	"\x10InitTokenRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x15\n" +
+	"\x06so_pin\x18\x03 \x01(\fR\x05soPin\x12\x10\n" +
+	"\x03pin\x18\x04 \x01(\fR\x03pin\"+\n" +
+	"\x11InitTokenResponse\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\"'\n" +
 	"\x11RetryLoginRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\",\n" +
 	"\x16ListBackendKeysRequest\x12\x12\n" +
@@ -2084,7 +2203,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05Audit\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2\xdd\t\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error2\xab\n" +
+	"\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
 	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12L\n" +
@@ -2102,7 +2222,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\fListBackends\x12!.kmsbroker.v1.ListBackendsRequest\x1a\".kmsbroker.v1.ListBackendsResponse\x12F\n" +
 	"\vShowBackend\x12 .kmsbroker.v1.ShowBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12^\n" +
 	"\x0fListBackendKeys\x12$.kmsbroker.v1.ListBackendKeysRequest\x1a%.kmsbroker.v1.ListBackendKeysResponse\x12M\n" +
-	"\fCheckBackend\x12!.kmsbroker.v1.CheckBackendRequest\x1a\x18.kmsbroker.v1.CheckEvent0\x01\x12D\n" +
+	"\fCheckBackend\x12!.kmsbroker.v1.CheckBackendRequest\x1a\x18.kmsbroker.v1.CheckEvent0\x01\x12L\n" +
+	"\tInitToken\x12\x1e.kmsbroker.v1.InitTokenRequest\x1a\x1f.kmsbroker.v1.InitTokenResponse\x12D\n" +
 	"\n" +
 	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.BackendB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
@@ -2119,7 +2240,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_api_kmsbroker_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(ImportEvent_State)(0),             // 0: kmsbroker.v1.ImportEvent.State
 	(*Key)(nil),                        // 1: kmsbroker.v1.Key
@@ -2138,43 +2259,45 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*Backend)(nil),                    // 14: kmsbroker.v1.Backend
 	(*CheckBackendRequest)(nil),        // 15: kmsbroker.v1.CheckBackendRequest
 	(*CheckEvent)(nil),                 // 16: kmsbroker.v1.CheckEvent
-	(*RetryLoginRequest)(nil),          // 17: kmsbroker.v1.RetryLoginRequest
-	(*ListBackendKeysRequest)(nil),     // 18: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),    // 19: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                 // 20: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),              // 21: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),             // 22: kmsbroker.v1.StatusResponse
-	(*ImportEvent_Step)(nil),           // 23: kmsbroker.v1.ImportEvent.Step
-	(*VerifyKeyResponse_Check)(nil),    // 24: kmsbroker.v1.VerifyKeyResponse.Check
-	(*Backend_Token)(nil),              // 25: kmsbroker.v1.Backend.Token
-	(*CheckEvent_Report)(nil),          // 26: kmsbroker.v1.CheckEvent.Report
-	(*StatusResponse_Endpoint)(nil),    // 27: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Audit)(nil),       // 28: kmsbroker.v1.StatusResponse.Audit
-	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 30: google.protobuf.Duration
+	(*InitTokenRequest)(nil),           // 17: kmsbroker.v1.InitTokenRequest
+	(*InitTokenResponse)(nil),          // 18: kmsbroker.v1.InitTokenResponse
+	(*RetryLoginRequest)(nil),          // 19: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),     // 20: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),    // 21: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                 // 22: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),              // 23: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),             // 24: kmsbroker.v1.StatusResponse
+	(*ImportEvent_Step)(nil),           // 25: kmsbroker.v1.ImportEvent.Step
+	(*VerifyKeyResponse_Check)(nil),    // 26: kmsbroker.v1.VerifyKeyResponse.Check
+	(*Backend_Token)(nil),              // 27: kmsbroker.v1.Backend.Token
+	(*CheckEvent_Report)(nil),          // 28: kmsbroker.v1.CheckEvent.Report
+	(*StatusResponse_Endpoint)(nil),    // 29: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Audit)(nil),       // 30: kmsbroker.v1.StatusResponse.Audit
+	(*timestamppb.Timestamp)(nil),      // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 32: google.protobuf.Duration
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	29, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
-	29, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	23, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
+	31, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
+	31, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	25, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
 	1,  // 3: kmsbroker.v1.ImportEvent.key:type_name -> kmsbroker.v1.Key
 	1,  // 4: kmsbroker.v1.VerifyKeyResponse.key:type_name -> kmsbroker.v1.Key
-	24, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
+	26, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
 	1,  // 6: kmsbroker.v1.ListKeysResponse.keys:type_name -> kmsbroker.v1.Key
 	10, // 7: kmsbroker.v1.ListKeysResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	29, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
+	31, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
 	14, // 9: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	25, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	26, // 11: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
-	20, // 12: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	29, // 13: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	27, // 14: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	27, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	28, // 11: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	22, // 12: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	31, // 13: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	29, // 14: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
 	14, // 15: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
 	10, // 16: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	28, // 17: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	30, // 17: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
 	0,  // 18: kmsbroker.v1.ImportEvent.Step.state:type_name -> kmsbroker.v1.ImportEvent.State
-	30, // 19: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
-	21, // 20: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	32, // 19: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
+	23, // 20: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
 	2,  // 21: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
 	3,  // 22: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
 	5,  // 23: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
@@ -2188,28 +2311,30 @@ var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
 	5,  // 31: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.KeyRequest
 	11, // 32: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
 	13, // 33: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	18, // 34: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	20, // 34: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
 	15, // 35: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	17, // 36: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	22, // 37: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	4,  // 38: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	4,  // 39: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	10, // 40: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	7,  // 41: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	9,  // 42: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	1,  // 43: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	1,  // 44: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	1,  // 45: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	1,  // 46: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	1,  // 47: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	1,  // 48: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	12, // 49: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	14, // 50: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	19, // 51: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	16, // 52: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	14, // 53: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	37, // [37:54] is the sub-list for method output_type
-	20, // [20:37] is the sub-list for method input_type
+	17, // 36: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	19, // 37: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	24, // 38: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	4,  // 39: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	4,  // 40: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	10, // 41: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	7,  // 42: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	9,  // 43: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	1,  // 44: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	1,  // 45: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	1,  // 46: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	1,  // 47: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	1,  // 48: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	1,  // 49: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	12, // 50: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	14, // 51: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	21, // 52: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	16, // 53: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	18, // 54: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	14, // 55: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	38, // [38:56] is the sub-list for method output_type
+	20, // [20:38] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -2230,14 +2355,14 @@ func file_api_kmsbroker_v1_control_proto_init() {
 		(*CheckEvent_Result)(nil),
 		(*CheckEvent_Report_)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[24].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

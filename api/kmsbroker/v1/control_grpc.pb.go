@@ -41,6 +41,7 @@ const (
 	Control_ShowBackend_FullMethodName         = "/kmsbroker.v1.Control/ShowBackend"
 	Control_ListBackendKeys_FullMethodName     = "/kmsbroker.v1.Control/ListBackendKeys"
 	Control_CheckBackend_FullMethodName        = "/kmsbroker.v1.Control/CheckBackend"
+	Control_InitToken_FullMethodName           = "/kmsbroker.v1.Control/InitToken"
 	Control_RetryLogin_FullMethodName          = "/kmsbroker.v1.Control/RetryLogin"
 )
 
@@ -78,6 +79,9 @@ type ControlClient interface {
 	// plugin processes of its own. Results come as they are found; the last event
 	// carries the report.
 	CheckBackend(ctx context.Context, in *CheckBackendRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckEvent], error)
+	// InitToken makes a new token for development, where the kind of HSM allows
+	// it; SoftHSM does, Luna and DPoD partitions are made with lunacm.
+	InitToken(ctx context.Context, in *InitTokenRequest, opts ...grpc.CallOption) (*InitTokenResponse, error)
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error)
@@ -278,6 +282,16 @@ func (c *controlClient) CheckBackend(ctx context.Context, in *CheckBackendReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_CheckBackendClient = grpc.ServerStreamingClient[CheckEvent]
 
+func (c *controlClient) InitToken(ctx context.Context, in *InitTokenRequest, opts ...grpc.CallOption) (*InitTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InitTokenResponse)
+	err := c.cc.Invoke(ctx, Control_InitToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Backend)
@@ -322,6 +336,9 @@ type ControlServer interface {
 	// plugin processes of its own. Results come as they are found; the last event
 	// carries the report.
 	CheckBackend(*CheckBackendRequest, grpc.ServerStreamingServer[CheckEvent]) error
+	// InitToken makes a new token for development, where the kind of HSM allows
+	// it; SoftHSM does, Luna and DPoD partitions are made with lunacm.
+	InitToken(context.Context, *InitTokenRequest) (*InitTokenResponse, error)
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error)
@@ -382,6 +399,9 @@ func (UnimplementedControlServer) ListBackendKeys(context.Context, *ListBackendK
 }
 func (UnimplementedControlServer) CheckBackend(*CheckBackendRequest, grpc.ServerStreamingServer[CheckEvent]) error {
 	return status.Error(codes.Unimplemented, "method CheckBackend not implemented")
+}
+func (UnimplementedControlServer) InitToken(context.Context, *InitTokenRequest) (*InitTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InitToken not implemented")
 }
 func (UnimplementedControlServer) RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryLogin not implemented")
@@ -674,6 +694,24 @@ func _Control_CheckBackend_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_CheckBackendServer = grpc.ServerStreamingServer[CheckEvent]
 
+func _Control_InitToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InitTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).InitToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_InitToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).InitToken(ctx, req.(*InitTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_RetryLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RetryLoginRequest)
 	if err := dec(in); err != nil {
@@ -750,6 +788,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListBackendKeys",
 			Handler:    _Control_ListBackendKeys_Handler,
+		},
+		{
+			MethodName: "InitToken",
+			Handler:    _Control_InitToken_Handler,
 		},
 		{
 			MethodName: "RetryLogin",

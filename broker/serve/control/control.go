@@ -198,6 +198,21 @@ func (s *Server) CheckBackend(req *v1.CheckBackendRequest, stream grpc.ServerStr
 	}}})
 }
 
+// InitToken implements v1.ControlServer.
+func (s *Server) InitToken(ctx context.Context, req *v1.InitTokenRequest) (*v1.InitTokenResponse, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(req.GetSoPin())
+	defer clear(req.GetPin())
+	serial, err := s.core.InitToken(ctx, from, req.GetName(), req.GetLabel(), req.GetSoPin(), req.GetPin())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.InitTokenResponse{Serial: serial}, nil
+}
+
 // RetryLogin implements v1.ControlServer.
 func (s *Server) RetryLogin(ctx context.Context, req *v1.RetryLoginRequest) (*v1.Backend, error) {
 	from, err := call(ctx)
