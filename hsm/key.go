@@ -79,13 +79,3 @@ type CheckValue [3]byte
 
 // String returns the check value as six hex digits.
 func (v CheckValue) String() string { return hex.EncodeToString(v[:]) }
-
-// ParseCheckValue reads the form that String writes.
-func ParseCheckValue(s string) (CheckValue, error) {
-	var v CheckValue
-	raw, err := hex.DecodeString(s)
-	if err != nil || len(raw) != len(v) {
-		return v, Errorf(Invalid, "check value %.20q is not six hex digits", s)
-	}
-	return CheckValue(raw), nil
-}

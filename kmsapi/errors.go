@@ -66,11 +66,6 @@ const (
 	CodeLimitExceeded      = "Rejected.LimitExceeded"
 	CodeThrottled          = "Rejected.Throttling"
 	CodeInvalidParameter   = "InvalidParameter"
-	CodeMissingParameter   = "MissingParameter"
 	CodeInvalidKeyMaterial = "InvalidKeyMaterial"
-	CodeInvalidImportToken = "InvalidImportToken"
 	CodeExpiredImportToken = "ExpiredImportToken"
-	CodeUnsupportedOrigin  = "Unsupported.Origin"
-	CodeUnsupportedAlias   = "Unsupported.Alias"
-	CodeInternalFailure    = "InternalFailure"
 )

@@ -329,7 +329,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(302, []byte(`{}`))
 	f.Add(500, []byte(`{"Code":"InternalFailure","Message":"m","RequestId":"r"}`))
 	f.Add(200, []byte(`{"RequestId":1e999,"KeyMetadata":[]}`))
-	c, err := NewClient(ClientConfig{Region: "cn-hangzhou", Endpoint: "http://stub.invalid", Credentials: StaticCredentials(testCredentials)})
+	c, err := NewClient(ClientConfig{Region: "cn-hangzhou", Endpoint: "http://kms.invalid", Credentials: StaticCredentials(testCredentials)})
 	if err != nil {
 		f.Fatal(err)
 	}

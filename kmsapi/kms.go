@@ -57,7 +57,6 @@ const (
 	MaxDataKey           = 1024 // bytes
 	MaxEncryptionContext = 8192 // characters of JSON
 	MaxDescription       = 8192 // characters
-	MaxTags              = 20
 	MaxPageSize          = 100
 )
 
@@ -99,7 +98,6 @@ const (
 	ProtectionSW     = "SOFTWARE"
 	ProtectionHSM    = "HSM"
 	WrappingRSA2048  = "RSA_2048"
-	DataKeySpecAES   = "AES_256"
 	ResourceTypeKey  = "key"
 	AliasPrefix      = "alias/"
 	APIVersion       = "2016-01-20"

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/plugin/hsmv1"
+	"github.com/kmsbroker/kmsbroker/internal/protect"
 )
 
 // OpenRequest is what a plugin gets to open its token with.
@@ -56,8 +57,8 @@ func Serve(opener Opener, options ...Option) {
 	// Captured now: go-plugin replaces os.Stderr with a stream of its own.
 	stderr := os.Stderr
 	logger := slog.New(newLogHandler(stderr))
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		fmt.Fprintf(stderr, "make the process undumpable: %v\n", err)
+	if err := protect.Process(); err != nil {
+		fmt.Fprintln(stderr, err)
 		os.Exit(1)
 	}
 	s := &server{opener: opener, logger: logger}
