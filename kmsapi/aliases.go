@@ -3,6 +3,7 @@ package kmsapi
 import (
 	"context"
 
+	"github.com/aliyun/alibaba-cloud-sdk-go/sdk/requests"
 	"github.com/aliyun/alibaba-cloud-sdk-go/services/kms"
 )
 
@@ -10,7 +11,7 @@ import (
 func (c *Client) CreateAlias(ctx context.Context, keyID, alias string) (Ack, error) {
 	r := kms.CreateCreateAliasRequest()
 	r.KeyId, r.AliasName = keyID, alias
-	resp, err := send(ctx, c, once, (*kms.Client).CreateAlias, r)
+	resp, err := send(ctx, c, (*kms.Client).CreateAlias, r)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -21,7 +22,7 @@ func (c *Client) CreateAlias(ctx context.Context, keyID, alias string) (Ack, err
 func (c *Client) UpdateAlias(ctx context.Context, keyID, alias string) (Ack, error) {
 	r := kms.CreateUpdateAliasRequest()
 	r.KeyId, r.AliasName = keyID, alias
-	resp, err := send(ctx, c, once, (*kms.Client).UpdateAlias, r)
+	resp, err := send(ctx, c, (*kms.Client).UpdateAlias, r)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -32,7 +33,7 @@ func (c *Client) UpdateAlias(ctx context.Context, keyID, alias string) (Ack, err
 func (c *Client) DeleteAlias(ctx context.Context, alias string) (Ack, error) {
 	r := kms.CreateDeleteAliasRequest()
 	r.AliasName = alias
-	resp, err := send(ctx, c, once, (*kms.Client).DeleteAlias, r)
+	resp, err := send(ctx, c, (*kms.Client).DeleteAlias, r)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -43,17 +44,29 @@ func (c *Client) DeleteAlias(ctx context.Context, alias string) (Ack, error) {
 func (c *Client) ListAliases(ctx context.Context, page Page) (*AliasList, error) {
 	r := kms.CreateListAliasesRequest()
 	r.PageNumber, r.PageSize = optional(page.Number), optional(page.Size)
-	resp, err := send(ctx, c, replayable, (*kms.Client).ListAliases, r)
+	resp, err := send(ctx, c, (*kms.Client).ListAliases, r)
 	if err != nil {
 		return nil, err
 	}
-	f := fieldsOf(r, resp.RequestId)
-	list := &AliasList{
-		Page:      f.page(resp.PageNumber, resp.PageSize, resp.TotalCount, len(resp.Aliases.Alias)),
-		Total:     resp.TotalCount,
-		RequestID: resp.RequestId,
+	return aliasList(r, resp.RequestId, Page{resp.PageNumber, resp.PageSize}, resp.TotalCount, resp.Aliases.Alias)
+}
+
+// ListAliasesByKeyID implements KMS.
+func (c *Client) ListAliasesByKeyID(ctx context.Context, keyID string, page Page) (*AliasList, error) {
+	r := kms.CreateListAliasesByKeyIdRequest()
+	r.KeyId = keyID
+	r.PageNumber, r.PageSize = optional(page.Number), optional(page.Size)
+	resp, err := send(ctx, c, (*kms.Client).ListAliasesByKeyId, r)
+	if err != nil {
+		return nil, err
 	}
-	for _, a := range resp.Aliases.Alias {
+	return aliasList(r, resp.RequestId, Page{resp.PageNumber, resp.PageSize}, resp.TotalCount, resp.Aliases.Alias)
+}
+
+func aliasList(r requests.AcsRequest, requestID string, page Page, total int, aliases []kms.Alias) (*AliasList, error) {
+	f := fieldsOf(r, requestID)
+	list := &AliasList{Page: f.page(page.Number, page.Size, total, len(aliases)), Total: total, RequestID: requestID}
+	for _, a := range aliases {
 		list.Aliases = append(list.Aliases, Alias{
 			Name:  f.required("AliasName", a.AliasName),
 			KeyID: f.required("KeyId", a.KeyId),

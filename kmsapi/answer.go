@@ -5,13 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"regexp"
-	"strings"
-	"unicode"
+	"strconv"
+	"time"
 )
-
-const maxMessage = 512 // characters
 
 var (
 	codePattern      = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,127}$`)
@@ -28,7 +25,10 @@ type verdict struct {
 
 // readFailure returns the failure that an answer amounts to, nil for a success.
 func readFailure(resp *http.Response, body []byte, secrets []string) *Error {
-	failure := &Error{Status: resp.StatusCode, RequestID: requestID(resp.Header.Get("X-Acs-Request-Id"))}
+	failure := &Error{
+		Status: resp.StatusCode, Stage: StageAnswered, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		RequestID: harmless(requestID(resp.Header.Get("X-Acs-Request-Id")), secrets),
+	}
 	if 300 <= resp.StatusCode && resp.StatusCode < 400 {
 		failure.Cause = errors.New("the endpoint redirects, which is never followed: configure the address it should be")
 		return failure
@@ -39,21 +39,23 @@ func readFailure(resp *http.Response, body []byte, secrets []string) *Error {
 		return failure
 	}
 	if err := json.Unmarshal(body, &v); err != nil {
-		failure.Cause = errors.New("the answer is not the JSON object that KMS sends; is a proxy or another service at this address?")
+		failure.Cause = errors.New("the answer is not the JSON object that Alibaba Cloud sends; is a proxy or another service at this address?")
 		return failure
 	}
-	if scrub(v.RequestID, secrets) == v.RequestID {
-		failure.RequestID = cmp.Or(requestID(v.RequestID), failure.RequestID)
-	}
+	failure.RequestID = cmp.Or(harmless(requestID(v.RequestID), secrets), failure.RequestID)
 	switch success := resp.StatusCode/100 == 2; {
+	case success && repeats(v.RequestID, secrets):
+		failure.Cause = errors.New("RequestId in the answer repeats a secret of the request")
 	case success && v.Code == "":
 		return nil
 	case success:
 		failure.Cause = errors.New("the answer carries an error code although its status says success")
-	case !codePattern.MatchString(v.Code) || scrub(v.Code, secrets) != v.Code:
+	case !codePattern.MatchString(v.Code):
 		failure.Cause = errors.New("the answer carries no error code although its status says failure")
 	default:
-		failure.Code = v.Code
+		// A caller that chooses its plaintext to look like a code must not turn a
+		// refusal into an answer that is not from KMS.
+		failure.Code = cmp.Or(harmless(v.Code, secrets), CodeWithheld)
 		failure.Message = scrub(v.Message, secrets)
 	}
 	return failure
@@ -67,50 +69,25 @@ func requestID(id string) string {
 	return ""
 }
 
-// secretParameters may not come back in an error.
-var secretParameters = []string{
-	"Plaintext", "CiphertextBlob", "EncryptionContext", "EncryptedKeyMaterial",
-	"ImportToken", "SecurityToken", "Signature",
-}
-
-// secretsOf returns how the secret parameters of a request would begin if an
-// answer repeated them: as they are, escaped, or escaped twice as in a string to
-// sign. The beginning is enough, because an echo may be cut short.
-func secretsOf(form url.Values) []string {
-	const telling = 16
-	var secrets []string
-	for _, name := range secretParameters {
-		value := form.Get(name)
-		if value == "" {
-			continue
-		}
-		for range 3 {
-			secrets = append(secrets, value[:min(len(value), telling)])
-			value = url.QueryEscape(value)
-		}
-	}
-	return secrets
-}
-
-// scrub makes a text of the server fit for logs. SignatureDoesNotMatch quotes
-// the string to sign, which holds every parameter.
-func scrub(text string, secrets []string) string {
-	if before, _, found := strings.Cut(text, "server string to sign is"); found {
-		text = strings.TrimRight(before, " .") + " (string to sign withheld)"
-	}
-	for _, secret := range secrets {
-		if strings.Contains(text, secret) {
-			return "(withheld: the answer repeats a secret of the request)"
-		}
-	}
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, strings.ToValidUTF8(text, ""))
-	if runes := []rune(text); len(runes) > maxMessage {
-		text = string(runes[:maxMessage])
+// harmless returns text unless it repeats a secret.
+func harmless(text string, secrets []string) string {
+	if repeats(text, secrets) {
+		return ""
 	}
 	return text
+}
+
+// maxRetryAfter bounds what a server can make a client wait.
+const maxRetryAfter = time.Hour
+
+// retryAfter reads the header of that name, seconds or a date (RFC 9110, section
+// 10.2.3); 0 without one.
+func retryAfter(value string, now time.Time) time.Duration {
+	var wait time.Duration
+	if seconds, err := strconv.Atoi(value); err == nil {
+		wait = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
+	} else if date, err := http.ParseTime(value); err == nil {
+		wait = date.Sub(now)
+	}
+	return min(max(wait, 0), maxRetryAfter)
 }

@@ -139,6 +139,24 @@ func TestBringYourOwnKey(t *testing.T) {
 		t.Errorf("aliases %+v, %v", list, err)
 	}
 
+	if list, err := kms.ListAliasesByKeyID(ctx, id, kmsapi.Page{}); err != nil || list.Total != 1 || list.Aliases[0].Name != alias {
+		t.Errorf("aliases of the key %+v, %v", list, err)
+	}
+
+	done(t)(kms.TagKey(ctx, id, []kmsapi.Tag{{Key: "import-id", Value: "i-2"}, {Key: "team", Value: "payments"}}))
+	done(t)(kms.UntagKey(ctx, id, []string{"broker-instance-id", "none such"}))
+	if tags, err := kms.KeyTags(ctx, id); err != nil || !slices.Equal(tags, []kmsapi.Tag{{Key: "import-id", Value: "i-2"}, {Key: "team", Value: "payments"}}) {
+		t.Errorf("tags %+v, %v", tags, err)
+	}
+	done(t)(kms.UpdateKeyDescription(ctx, id, ""))
+	done(t)(kms.SetDeletionProtection(ctx, key.ARN, true, "in use"))
+	if key := expectState(id, kmsapi.Enabled); key.Description != "" || key.DeletionProtection != "Enabled" {
+		t.Errorf("described and protected: %+v", key)
+	}
+	_, err = kms.ScheduleKeyDeletion(ctx, id, 7)
+	refused(t, kmsapi.CodeStateModified, err)
+	done(t)(kms.SetDeletionProtection(ctx, key.ARN, false, ""))
+
 	plaintext := []byte("4111 1111 1111 1111 *~+/&=")
 	context := map[string]string{"tenant": "ü<1>", "empty": ""}
 	sealed, err := kms.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: alias, Plaintext: plaintext, Context: context})

@@ -17,6 +17,8 @@ import (
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk"
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk/requests"
 	"github.com/aliyun/alibaba-cloud-sdk-go/services/kms"
+
+	"github.com/kmsbroker/kmsbroker/internal/fault"
 )
 
 // Defaults of ClientConfig.
@@ -85,8 +87,8 @@ func NewClient(config ClientConfig) (*Client, error) {
 	if config.Credentials == nil {
 		return nil, errors.New("a KMS client needs credentials")
 	}
-	if slices.Contains(strings.Split(os.Getenv("DEBUG"), ","), "sdk") {
-		return nil, errors.New("DEBUG=sdk makes the Alibaba SDK print plaintexts and tokens: remove it from the environment")
+	if err := checkDebug(); err != nil {
+		return nil, err
 	}
 	c := &Client{
 		region:      config.Region,
@@ -102,6 +104,14 @@ func NewClient(config ClientConfig) (*Client, error) {
 	}
 	c.idle.Put(first)
 	return c, nil
+}
+
+// checkDebug refuses the SDK's own debugging.
+func checkDebug() error {
+	if slices.Contains(strings.Split(os.Getenv("DEBUG"), ","), "sdk") {
+		return errors.New("DEBUG=sdk makes the Alibaba SDK print plaintexts and tokens: remove it from the environment")
+	}
+	return nil
 }
 
 // Endpoint returns where the client sends its calls.
@@ -130,37 +140,43 @@ type session struct {
 }
 
 func (c *Client) newSession() (*session, error) {
-	ex := &exchange{base: c.transport}
+	// Not kms.NewClientWithOptions, which writes a package variable without a
+	// lock to learn endpoints; ours is given.
+	s := &session{sdk: &kms.Client{}, exchange: &exchange{base: c.transport}}
+	if err := configure(&s.sdk.Client, c.region, c.endpoint, c.timeout, s.exchange); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// configure has an SDK client send everything to an endpoint through an exchange.
+func configure(client *sdk.Client, region string, endpoint Endpoint, timeout time.Duration, ex *exchange) error {
 	scheme := requests.HTTPS
-	if !c.endpoint.TLS {
+	if !endpoint.TLS {
 		scheme = requests.HTTP
 	}
 	config := sdk.NewConfig().WithScheme(scheme)
 	config.Transport = ex
-
-	// Not kms.NewClientWithOptions, which writes a package variable without a
-	// lock to learn endpoints; ours is given.
-	client := &kms.Client{}
-	if err := client.InitWithOptions(c.region, config, ex); err != nil {
-		return nil, fmt.Errorf("set up the Alibaba SDK: %w", err)
+	if err := client.InitWithOptions(region, config, ex); err != nil {
+		return fmt.Errorf("set up the Alibaba SDK: %w", err)
 	}
-	client.Domain = c.endpoint.Host
+	client.Domain = endpoint.Host
 	// A global tracer would be told the URL with all parameters.
 	client.SetCloseTrace(true)
 	// Our own deadline is in the context and must be the one that strikes.
-	client.SetReadTimeout(c.timeout + time.Minute)
+	client.SetReadTimeout(timeout + time.Minute)
 	// The proxy is the transport's business. With these set the SDK does not
 	// read the proxy variables, whose values it would compile as patterns and
 	// quote in errors.
 	client.SetHttpProxy("http://proxy.invalid")
 	client.SetHttpsProxy("http://proxy.invalid")
 	client.SetNoProxy("^$")
-	return &session{sdk: client, exchange: ex}, nil
+	return nil
 }
 
 // send makes one attempt at one operation. All its errors are *Error; those of
 // the SDK are dropped, because they quote URLs and bodies.
-func send[Req requests.AcsRequest, Resp any](ctx context.Context, c *Client, again replay,
+func send[Req requests.AcsRequest, Resp any](ctx context.Context, c *Client,
 	operation func(*kms.Client, Req) (Resp, error), req Req,
 ) (Resp, error) {
 	var none Resp
@@ -170,24 +186,26 @@ func send[Req requests.AcsRequest, Resp any](ctx context.Context, c *Client, aga
 
 	credentials, err := c.credentials.Credentials(ctx)
 	if err != nil {
-		return none, &Error{Operation: name, Cause: err}
+		return none, &Error{Operation: name, Stage: StageLocal, Cause: err}
 	}
 	if credentials.AccessKeyID == "" || credentials.AccessKeySecret == "" {
-		return none, &Error{Operation: name, Cause: errors.New("the credentials lack an AccessKey ID or secret")}
+		return none, &Error{Operation: name, Stage: StageLocal, Cause: errors.New("the credentials lack an AccessKey ID or secret")}
 	}
 	s, err := c.session()
 	if err != nil {
-		return none, &Error{Operation: name, Cause: err}
+		return none, &Error{Operation: name, Stage: StageLocal, Cause: err}
 	}
 	defer c.idle.Put(s)
 
-	s.exchange.begin(ctx, name, &credentials, again)
+	s.exchange.begin(ctx, name, &credentials)
+	fault.Point("kms/" + name + "/before")
 	resp, err := operation(s.sdk, req)
+	fault.Point("kms/" + name + "/after")
 	if failure := s.exchange.end(); failure != nil {
 		return none, failure
 	}
 	if err != nil {
-		return none, &Error{Operation: name, Status: http.StatusOK, Cause: errors.New("the answer does not have the documented form")}
+		return none, &Error{Operation: name, Status: http.StatusOK, Stage: StageAnswered, Cause: errors.New("the answer does not have the documented form")}
 	}
 	return resp, nil
 }

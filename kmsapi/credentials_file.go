@@ -72,7 +72,7 @@ func (f *credentialsFile) Credentials(context.Context) (Credentials, error) {
 		return Credentials{}, fmt.Errorf("credentials file: %w", err)
 	}
 	defer clear(data)
-	c, err := parseCredentials(data)
+	c, err := ParseCredentials(data)
 	if err != nil {
 		return Credentials{}, fmt.Errorf("credentials file %s: %w", f.path, err)
 	}
@@ -80,9 +80,9 @@ func (f *credentialsFile) Credentials(context.Context) (Credentials, error) {
 	return c, nil
 }
 
-// parseCredentials never quotes the file, not even a key: people paste secrets
-// in the wrong place.
-func parseCredentials(data []byte) (Credentials, error) {
+// ParseCredentials reads what a credentials file holds. Its errors never quote the
+// file, not even a key: people paste secrets in the wrong place.
+func ParseCredentials(data []byte) (Credentials, error) {
 	var file struct {
 		AccessKeyID     string `toml:"access_key_id"`
 		AccessKeySecret string `toml:"access_key_secret"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -153,8 +154,59 @@ func FuzzParseCredentials(f *testing.F) {
 	f.Add([]byte("access_key_id = 5"))
 	f.Add([]byte("[a"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if c, err := parseCredentials(data); err == nil && (c.AccessKeyID == "" || c.AccessKeySecret == "") {
+		if c, err := ParseCredentials(data); err == nil && (c.AccessKeyID == "" || c.AccessKeySecret == "") {
 			t.Errorf("incomplete: %v", c)
 		}
 	})
+}
+
+// TestEnvironmentGivesNoCredentials: whatever Alibaba's own tools would take from
+// the environment and the home directory, the client uses and sends the
+// credentials that it was given, and has none when there are none.
+func TestEnvironmentGivesNoCredentials(t *testing.T) {
+	home := t.TempDir()
+	profile := home + "/.aliyun/config.json"
+	if err := os.Mkdir(filepath.Dir(profile), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stray := `{"current":"default","profiles":[{"name":"default","mode":"AK","access_key_id":"STRAYprofile","access_key_secret":"stray-profile"}]}`
+	if err := os.WriteFile(profile, []byte(stray), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"HOME": home, "ALIBABA_CLOUD_ACCESS_KEY_ID": "STRAYid", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "stray-secret",
+		"ALIBABA_CLOUD_SECURITY_TOKEN": "STRAYtoken", "ALIBABACLOUD_ACCESS_KEY_ID": "STRAYold", "ALIBABACLOUD_ACCESS_KEY_SECRET": "stray-old",
+		"ALIBABA_CLOUD_ROLE_ARN": "acs:ram::1:role/STRAY", "ALIBABA_CLOUD_OIDC_PROVIDER_ARN": "STRAY", "ALIBABA_CLOUD_OIDC_TOKEN_FILE": profile,
+		"ALIBABA_CLOUD_ECS_METADATA": "STRAYrole", "ALIBABA_CLOUD_PROFILE": "default", "ALIBABA_CLOUD_CREDENTIALS_URI": "http://127.0.0.1:1/STRAY",
+	} {
+		t.Setenv(name, value)
+	}
+	var seen strings.Builder
+	s, client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(&seen, r.Header)
+		fmt.Fprint(w, `{"RequestId":"r","KeyId":"k","CiphertextBlob":"b"}`)
+	})
+	// The server demands testCredentials and a signature made with them.
+	if err := encryptFixed(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(&seen, s.calls())
+	if strings.Contains(strings.ToLower(seen.String()), "stray") {
+		t.Errorf("something of the environment was sent: %s", seen.String())
+	}
+	if _, err := NewClient(ClientConfig{Region: "cn-hangzhou", Endpoint: s.URL}); err == nil {
+		t.Error("a client without credentials found some")
+	}
+	empty := StaticCredentials(Credentials{})
+	client, err := NewClient(ClientConfig{Region: "cn-hangzhou", Endpoint: s.URL, Credentials: empty})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := encryptFixed(t.Context(), client); err == nil || !strings.Contains(err.Error(), "lack an AccessKey") {
+		t.Errorf("with empty credentials: %v", err)
+	}
+	if n := len(s.calls()); n != 1 {
+		t.Errorf("%d requests were sent", n)
+	}
 }

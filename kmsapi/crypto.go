@@ -19,9 +19,9 @@ func (c *Client) Encrypt(ctx context.Context, req EncryptRequest) (*EncryptRespo
 	r.Plaintext = base64.StdEncoding.EncodeToString(req.Plaintext)
 	var err error
 	if r.EncryptionContext, err = contextJSON(req.Context); err != nil {
-		return nil, &Error{Operation: r.GetActionName(), Cause: err}
+		return nil, &Error{Operation: r.GetActionName(), Stage: StageLocal, Cause: err}
 	}
-	resp, err := send(ctx, c, replayable, (*kms.Client).Encrypt, r)
+	resp, err := send(ctx, c, (*kms.Client).Encrypt, r)
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +44,9 @@ func (c *Client) Decrypt(ctx context.Context, req DecryptRequest) (*DecryptRespo
 	r.CiphertextBlob = req.CiphertextBlob
 	var err error
 	if r.EncryptionContext, err = contextJSON(req.Context); err != nil {
-		return nil, &Error{Operation: r.GetActionName(), Cause: err}
+		return nil, &Error{Operation: r.GetActionName(), Stage: StageLocal, Cause: err}
 	}
-	resp, err := send(ctx, c, replayable, (*kms.Client).Decrypt, r)
+	resp, err := send(ctx, c, (*kms.Client).Decrypt, r)
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +71,9 @@ func (c *Client) GenerateDataKey(ctx context.Context, req DataKeyRequest) (*Data
 	r.NumberOfBytes = optional(req.Bytes)
 	var err error
 	if r.EncryptionContext, err = contextJSON(req.Context); err != nil {
-		return nil, &Error{Operation: r.GetActionName(), Cause: err}
+		return nil, &Error{Operation: r.GetActionName(), Stage: StageLocal, Cause: err}
 	}
-	resp, err := send(ctx, c, replayable, (*kms.Client).GenerateDataKey, r)
+	resp, err := send(ctx, c, (*kms.Client).GenerateDataKey, r)
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +105,9 @@ func (c *Client) GenerateDataKeyWithoutPlaintext(ctx context.Context, req DataKe
 	r.NumberOfBytes = optional(req.Bytes)
 	var err error
 	if r.EncryptionContext, err = contextJSON(req.Context); err != nil {
-		return nil, &Error{Operation: r.GetActionName(), Cause: err}
+		return nil, &Error{Operation: r.GetActionName(), Stage: StageLocal, Cause: err}
 	}
-	resp, err := send(ctx, c, replayable, (*kms.Client).GenerateDataKeyWithoutPlaintext, r)
+	resp, err := send(ctx, c, (*kms.Client).GenerateDataKeyWithoutPlaintext, r)
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,24 @@ func TestFaults(t *testing.T) {
 			"echo in the code", func(form string) http.HandlerFunc {
 				values, _ := url.ParseQuery(form)
 				return answerWith(400, `{"Code":"`+values.Get("Plaintext")[:20]+`","RequestId":"`+values.Get("Plaintext")[:20]+`","Message":"m"}`)
-			}, 400, "", "no error code",
+			}, 400, CodeWithheld, "Withheld: m (HTTP 400, request )",
+		},
+		{
+			"echo of the end", func(form string) http.HandlerFunc {
+				values, _ := url.ParseQuery(form)
+				return answerWith(400, `{"Code":"X","RequestId":"r","Message":"near `+values.Get("Plaintext")[20:]+`"}`)
+			}, 400, "X", "withheld",
+		},
+		{"echo of what is inside", fixed(400, `{"Code":"X","RequestId":"r","Message":"bad byte in \u0000`+plaintext[5:]+`"}`), 400, "X", "withheld"},
+		{"echo of the encryption context", fixed(400, `{"Code":"X","RequestId":"r","Message":"tenant must not be context-secret"}`), 400, "X", "withheld"},
+		{
+			"echo in the request ID of the header", func(form string) http.HandlerFunc {
+				values, _ := url.ParseQuery(form)
+				return func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("X-Acs-Request-Id", values.Get("Plaintext")[:20])
+					answerWith(400, `{"Code":"X","Message":"m"}`)(w, r)
+				}
+			}, 400, "X", "request )",
 		},
 		{
 			"echo in the status line", func(form string) http.HandlerFunc {
@@ -141,15 +158,45 @@ func fixed(status int, body string) func(string) http.HandlerFunc {
 func TestScrub(t *testing.T) {
 	const context = `{"tenant name":"a","b":"c"}`
 	once := url.QueryEscape(context)
-	secrets := secretsOf(url.Values{"EncryptionContext": {context}, "ImportToken": {"ab"}, "KeyId": {"key-1"}})
+	secrets := secretsOf(url.Values{
+		"EncryptionContext": {context}, "ImportToken": {"ab"}, "KeyId": {"key-1"}, "Plaintext": {base64.StdEncoding.EncodeToString([]byte("4711"))},
+	})
 	for text, withheld := range map[string]bool{
 		"no such key key-1": false, "context " + context: true, "context " + once: true, "context " + url.QueryEscape(once): true,
-		context[:20]: true, "token ab": true, "": false,
+		context[:20]: true, context[8:]: true, context[4:19]: false, "token ab": true, "PIN 4711": true, "PIN 4\x00711": true, "": false,
+		strings.Repeat("é", maxMessage-1) + context: true,
 	} {
 		if got := scrub(text, secrets); withheld != (got != text) {
 			t.Errorf("%q becomes %q", text, got)
 		}
 	}
+}
+
+// FuzzScrub: no part of a plaintext that tells anything comes through, encoded or
+// not.
+func FuzzScrub(f *testing.F) {
+	f.Add("The parameter 4111 1111 1111 1111 is not valid", []byte("4111 1111 1111 1111"))
+	f.Add("near YXR0YWNrIGF0IGRhd24sIHNhaWQ", []byte(plaintext))
+	f.Add("server string to sign is:POST&%2F&Plaintext%3D", []byte(plaintext))
+	f.Add(strings.Repeat("é\x00", 2000)+plaintext, []byte(plaintext))
+	f.Add(withheld, []byte(withheld))
+	f.Fuzz(func(t *testing.T, text string, plain []byte) {
+		encoded := base64.StdEncoding.EncodeToString(plain)
+		got := scrub(text, secretsOf(url.Values{"Plaintext": {encoded}}))
+		if got == withheld {
+			return
+		}
+		if runes := []rune(got); len(runes) > maxMessage || printable(got) != got {
+			t.Errorf("%q is not fit for a log", got)
+		}
+		for _, form := range []string{printable(string(plain)), encoded, url.QueryEscape(encoded)} {
+			for i := range len(form) - telling + 1 {
+				if strings.Contains(got, form[i:i+telling]) {
+					t.Errorf("%q shows %q", got, form[i:i+telling])
+				}
+			}
+		}
+	})
 }
 
 func TestReset(t *testing.T) {

@@ -33,7 +33,7 @@ func (f *fields) err() error {
 	if f.broken == nil {
 		return nil
 	}
-	return &Error{Operation: f.operation, Status: http.StatusOK, RequestID: f.requestID, Cause: f.broken}
+	return &Error{Operation: f.operation, Status: http.StatusOK, Stage: StageAnswered, RequestID: f.requestID, Cause: f.broken}
 }
 
 // breaks notes a violation. The value is not quoted: it may be a plaintext.

@@ -2,7 +2,6 @@ package kmsapi
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk/requests"
 	"github.com/aliyun/alibaba-cloud-sdk-go/services/kms"
@@ -14,13 +13,12 @@ func (c *Client) CreateKey(ctx context.Context, req CreateKeyRequest) (*KeyMetad
 	r.Origin, r.KeySpec, r.KeyUsage = req.Origin, req.KeySpec, req.KeyUsage
 	r.ProtectionLevel, r.Description, r.DKMSInstanceId = req.ProtectionLevel, req.Description, req.InstanceID
 	if len(req.Tags) > 0 {
-		tags, err := json.Marshal(req.Tags)
-		if err != nil {
-			return nil, &Error{Operation: r.GetActionName(), Cause: err}
+		var err error
+		if r.Tags, err = tagsJSON(req.Tags); err != nil {
+			return nil, &Error{Operation: r.GetActionName(), Stage: StageLocal, Cause: err}
 		}
-		r.Tags = string(tags)
 	}
-	resp, err := send(ctx, c, once, (*kms.Client).CreateKey, r)
+	resp, err := send(ctx, c, (*kms.Client).CreateKey, r)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +29,7 @@ func (c *Client) CreateKey(ctx context.Context, req CreateKeyRequest) (*KeyMetad
 func (c *Client) DescribeKey(ctx context.Context, keyID string) (*KeyMetadata, error) {
 	r := kms.CreateDescribeKeyRequest()
 	r.KeyId = keyID
-	resp, err := send(ctx, c, replayable, (*kms.Client).DescribeKey, r)
+	resp, err := send(ctx, c, (*kms.Client).DescribeKey, r)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +66,7 @@ func keyMetadata(r requests.AcsRequest, requestID string, m kms.KeyMetadata) (*K
 func (c *Client) ListKeys(ctx context.Context, page Page) (*KeyList, error) {
 	r := kms.CreateListKeysRequest()
 	r.PageNumber, r.PageSize = optional(page.Number), optional(page.Size)
-	resp, err := send(ctx, c, replayable, (*kms.Client).ListKeys, r)
+	resp, err := send(ctx, c, (*kms.Client).ListKeys, r)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +97,7 @@ func optional(n int) requests.Integer {
 func (c *Client) EnableKey(ctx context.Context, keyID string) (Ack, error) {
 	r := kms.CreateEnableKeyRequest()
 	r.KeyId = keyID
-	resp, err := send(ctx, c, once, (*kms.Client).EnableKey, r)
+	resp, err := send(ctx, c, (*kms.Client).EnableKey, r)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -110,7 +108,7 @@ func (c *Client) EnableKey(ctx context.Context, keyID string) (Ack, error) {
 func (c *Client) DisableKey(ctx context.Context, keyID string) (Ack, error) {
 	r := kms.CreateDisableKeyRequest()
 	r.KeyId = keyID
-	resp, err := send(ctx, c, once, (*kms.Client).DisableKey, r)
+	resp, err := send(ctx, c, (*kms.Client).DisableKey, r)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -122,7 +120,7 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 	r := kms.CreateScheduleKeyDeletionRequest()
 	r.KeyId = keyID
 	r.PendingWindowInDays = requests.NewInteger(days)
-	resp, err := send(ctx, c, once, (*kms.Client).ScheduleKeyDeletion, r)
+	resp, err := send(ctx, c, (*kms.Client).ScheduleKeyDeletion, r)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -133,7 +131,32 @@ func (c *Client) ScheduleKeyDeletion(ctx context.Context, keyID string, days int
 func (c *Client) CancelKeyDeletion(ctx context.Context, keyID string) (Ack, error) {
 	r := kms.CreateCancelKeyDeletionRequest()
 	r.KeyId = keyID
-	resp, err := send(ctx, c, once, (*kms.Client).CancelKeyDeletion, r)
+	resp, err := send(ctx, c, (*kms.Client).CancelKeyDeletion, r)
+	if err != nil {
+		return Ack{}, err
+	}
+	return ack(r, resp.RequestId)
+}
+
+// UpdateKeyDescription implements KMS.
+func (c *Client) UpdateKeyDescription(ctx context.Context, keyID, description string) (Ack, error) {
+	r := kms.CreateUpdateKeyDescriptionRequest()
+	r.KeyId = keyID
+	// The SDK leaves empty fields out, but the parameter is required.
+	r.QueryParams["Description"] = description
+	resp, err := send(ctx, c, (*kms.Client).UpdateKeyDescription, r)
+	if err != nil {
+		return Ack{}, err
+	}
+	return ack(r, resp.RequestId)
+}
+
+// SetDeletionProtection implements KMS.
+func (c *Client) SetDeletionProtection(ctx context.Context, keyARN string, enabled bool, reason string) (Ack, error) {
+	r := kms.CreateSetDeletionProtectionRequest()
+	r.ProtectedResourceArn, r.DeletionProtectionDescription = keyARN, reason
+	r.EnableDeletionProtection = requests.NewBoolean(enabled)
+	resp, err := send(ctx, c, (*kms.Client).SetDeletionProtection, r)
 	if err != nil {
 		return Ack{}, err
 	}

@@ -2,8 +2,9 @@
 // operations kmsbroker needs, their requests and answers, their errors, and a
 // client over the official SDK.
 //
-// The server's side of the same protocol is in kmsapi/wire, and a KMS that runs
-// on this machine in kmsapi/emulator.
+// What makes a service of it that can be relied on, quotas, repetition and
+// fallback, is in kmsapi/reliable. The server's side of the same protocol is in
+// kmsapi/wire, and a KMS that runs on this machine in kmsapi/emulator.
 package kmsapi
 
 import (
@@ -13,9 +14,9 @@ import (
 
 // KMS is the part of Alibaba Cloud KMS that kmsbroker uses. One value speaks to
 // one region with one identity. All methods may be called concurrently, honour
-// their context, make exactly one attempt, and fail with an [*Error]. A failure
-// of an operation that changes something may hide a success: see
-// [Error.OutcomeUnknown].
+// their context, and fail with an [*Error]. A failure of an operation that changes
+// something may hide a success: see [Error.OutcomeUnknown]. A [Client] makes
+// exactly one attempt at one endpoint; package reliable makes more of it.
 type KMS interface {
 	// CreateKey makes a CMK. The service offers no idempotency token: after an
 	// unknown outcome look for the tags of the request with ListTagResources
@@ -29,6 +30,12 @@ type KMS interface {
 	// ScheduleKeyDeletion takes 7 to 366 days.
 	ScheduleKeyDeletion(ctx context.Context, keyID string, days int) (Ack, error)
 	CancelKeyDeletion(ctx context.Context, keyID string) (Ack, error)
+	// UpdateKeyDescription takes up to MaxDescription characters; an empty
+	// description removes the present one.
+	UpdateKeyDescription(ctx context.Context, keyID, description string) (Ack, error)
+	// SetDeletionProtection takes the key's ARN, the one name that all versions
+	// of the API understand here, and a reason for whoever wants to delete it.
+	SetDeletionProtection(ctx context.Context, keyARN string, enabled bool, reason string) (Ack, error)
 
 	GetParametersForImport(ctx context.Context, req ImportParametersRequest) (*ImportParameters, error)
 	ImportKeyMaterial(ctx context.Context, req ImportKeyMaterialRequest) (Ack, error)
@@ -39,6 +46,16 @@ type KMS interface {
 	UpdateAlias(ctx context.Context, keyID, alias string) (Ack, error)
 	DeleteAlias(ctx context.Context, alias string) (Ack, error)
 	ListAliases(ctx context.Context, page Page) (*AliasList, error)
+	// ListAliasesByKeyID lists the aliases of one key.
+	ListAliasesByKeyID(ctx context.Context, keyID string, page Page) (*AliasList, error)
+
+	// TagKey (TagResource) adds tags to a key, up to MaxTags in all; a tag whose
+	// name the key has already gets the new value.
+	TagKey(ctx context.Context, keyID string, tags []Tag) (Ack, error)
+	// UntagKey (UntagResource) removes tags by their names.
+	UntagKey(ctx context.Context, keyID string, names []string) (Ack, error)
+	// KeyTags (ListResourceTags) lists the tags of a key.
+	KeyTags(ctx context.Context, keyID string) ([]Tag, error)
 	// ListTagResources finds the keys that carry all the given tags.
 	ListTagResources(ctx context.Context, req ListTagResourcesRequest) (*TaggedKeys, error)
 
@@ -51,12 +68,14 @@ type KMS interface {
 	GenerateDataKeyWithoutPlaintext(ctx context.Context, req DataKeyRequest) (*DataKeyResponse, error)
 }
 
-// Limits of the service (documentation of Encrypt, GenerateDataKey, CreateKey).
+// Limits of the service (documentation of Encrypt, GenerateDataKey, CreateKey,
+// TagResource).
 const (
 	MaxPlaintext         = 6144 // bytes, before base64
 	MaxDataKey           = 1024 // bytes
 	MaxEncryptionContext = 8192 // characters of JSON
 	MaxDescription       = 8192 // characters
+	MaxTags              = 20   // of one key
 	MaxPageSize          = 100
 )
 
@@ -176,7 +195,7 @@ type ImportKeyMaterialRequest struct {
 	ExpiresAt            time.Time // zero: the material never expires; whole seconds
 }
 
-// AliasList is one page of ListAliases.
+// AliasList is one page of ListAliases or ListAliasesByKeyID.
 type AliasList struct {
 	Aliases   []Alias
 	Page      Page

@@ -13,7 +13,7 @@ import (
 func (c *Client) GetParametersForImport(ctx context.Context, req ImportParametersRequest) (*ImportParameters, error) {
 	r := kms.CreateGetParametersForImportRequest()
 	r.KeyId, r.WrappingAlgorithm, r.WrappingKeySpec = req.KeyID, req.WrappingAlgorithm, req.WrappingKeySpec
-	resp, err := send(ctx, c, replayable, (*kms.Client).GetParametersForImport, r)
+	resp, err := send(ctx, c, (*kms.Client).GetParametersForImport, r)
 	if err != nil {
 		return nil, err
 	}
@@ -43,11 +43,11 @@ func (c *Client) ImportKeyMaterial(ctx context.Context, req ImportKeyMaterialReq
 	var expiry int64
 	if !req.ExpiresAt.IsZero() {
 		if expiry = req.ExpiresAt.Unix(); expiry <= 0 {
-			return Ack{}, &Error{Operation: r.GetActionName(), Cause: errors.New("an expiry before 1970 would be taken for never")}
+			return Ack{}, &Error{Operation: r.GetActionName(), Stage: StageLocal, Cause: errors.New("an expiry before 1970 would be taken for never")}
 		}
 	}
 	r.KeyMaterialExpireUnix = requests.NewInteger64(expiry)
-	resp, err := send(ctx, c, once, (*kms.Client).ImportKeyMaterial, r)
+	resp, err := send(ctx, c, (*kms.Client).ImportKeyMaterial, r)
 	if err != nil {
 		return Ack{}, err
 	}
@@ -58,7 +58,7 @@ func (c *Client) ImportKeyMaterial(ctx context.Context, req ImportKeyMaterialReq
 func (c *Client) DeleteKeyMaterial(ctx context.Context, keyID string) (Ack, error) {
 	r := kms.CreateDeleteKeyMaterialRequest()
 	r.KeyId = keyID
-	resp, err := send(ctx, c, once, (*kms.Client).DeleteKeyMaterial, r)
+	resp, err := send(ctx, c, (*kms.Client).DeleteKeyMaterial, r)
 	if err != nil {
 		return Ack{}, err
 	}

@@ -1,6 +1,7 @@
 package kmsapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -52,12 +53,12 @@ var wantMetadata = &KeyMetadata{
 }
 
 type operation struct {
-	name   string
+	name   string // the action
+	method string // of KMS, when it is not the action's name
 	call   func(ctx context.Context, c *Client) (any, error)
 	params map[string]string // beyond the common ones
 	answer string
 	want   any
-	safe   bool // may be replayed
 }
 
 const ackAnswer = `{"RequestId":"r-1"}`
@@ -81,14 +82,14 @@ var operations = []operation{
 		name:   "DescribeKey",
 		call:   func(ctx context.Context, c *Client) (any, error) { return c.DescribeKey(ctx, "alias/a") },
 		params: map[string]string{"KeyId": "alias/a"},
-		answer: metadata, want: wantMetadata, safe: true,
+		answer: metadata, want: wantMetadata,
 	},
 	{
 		name:   "ListKeys",
 		call:   func(ctx context.Context, c *Client) (any, error) { return c.ListKeys(ctx, Page{Number: 2, Size: 1}) },
 		params: map[string]string{"PageNumber": "2", "PageSize": "1"},
 		answer: `{"RequestId":"r-1","PageNumber":2,"PageSize":1,"TotalCount":3,"Keys":{"Key":[{"KeyId":"k","KeyArn":"a"}]}}`,
-		want:   &KeyList{Keys: []KeyRef{{"k", "a"}}, Page: Page{2, 1}, Total: 3, RequestID: "r-1"}, safe: true,
+		want:   &KeyList{Keys: []KeyRef{{"k", "a"}}, Page: Page{2, 1}, Total: 3, RequestID: "r-1"},
 	},
 	{
 		name:   "EnableKey",
@@ -117,7 +118,7 @@ var operations = []operation{
 		},
 		params: map[string]string{"KeyId": "k", "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"},
 		answer: `{"RequestId":"r-1","KeyId":"k","PublicKey":"` + wrappingKey + `","ImportToken":"dG9rZW4=","TokenExpireTime":"2026-09-01T10:20:30Z"}`,
-		want:   &ImportParameters{KeyID: "k", PublicKey: wrappingKeyDER, ImportToken: []byte("token"), ExpiresAt: someTime, RequestID: "r-1"}, safe: true,
+		want:   &ImportParameters{KeyID: "k", PublicKey: wrappingKeyDER, ImportToken: []byte("token"), ExpiresAt: someTime, RequestID: "r-1"},
 	},
 	{
 		name: "ImportKeyMaterial",
@@ -160,7 +161,7 @@ var operations = []operation{
 		call:   func(ctx context.Context, c *Client) (any, error) { return c.ListAliases(ctx, Page{}) },
 		params: map[string]string{},
 		answer: `{"RequestId":"r-1","PageNumber":1,"PageSize":10,"TotalCount":1,"Aliases":{"Alias":[{"KeyId":"k","AliasName":"alias/a","AliasArn":"arn"}]}}`,
-		want:   &AliasList{Aliases: []Alias{{Name: "alias/a", KeyID: "k", ARN: "arn"}}, Page: Page{1, 10}, Total: 1, RequestID: "r-1"}, safe: true,
+		want:   &AliasList{Aliases: []Alias{{Name: "alias/a", KeyID: "k", ARN: "arn"}}, Page: Page{1, 10}, Total: 1, RequestID: "r-1"},
 	},
 	{
 		name: "ListTagResources",
@@ -170,7 +171,62 @@ var operations = []operation{
 		params: map[string]string{"ResourceType": "key", "NextToken": "n-1", "Tag.1.Key": "a", "Tag.1.Value": "1", "Tag.2.Key": "b", "Tag.2.Value": "2"},
 		answer: `{"RequestId":"r-1","NextToken":"n-2","TagResources":{"TagResource":[{"ResourceId":"k1","TagKey":"a","TagValue":"1"},` +
 			`{"ResourceId":"k1","TagKey":"b","TagValue":"2"},{"ResourceId":"k2","TagKey":"a","TagValue":"1"}]}}`,
-		want: &TaggedKeys{KeyIDs: []string{"k1", "k2"}, NextToken: "n-2", RequestID: "r-1"}, safe: true,
+		want: &TaggedKeys{KeyIDs: []string{"k1", "k2"}, NextToken: "n-2", RequestID: "r-1"},
+	},
+	{
+		name:   "UpdateKeyDescription",
+		call:   func(ctx context.Context, c *Client) (any, error) { return c.UpdateKeyDescription(ctx, "k", "a & b") },
+		params: map[string]string{"KeyId": "k", "Description": "a & b"}, answer: ackAnswer, want: Ack{"r-1"},
+	},
+	{
+		name:   "UpdateKeyDescription", // an empty one
+		call:   func(ctx context.Context, c *Client) (any, error) { return c.UpdateKeyDescription(ctx, "k", "") },
+		params: map[string]string{"KeyId": "k", "Description": ""}, answer: ackAnswer, want: Ack{"r-1"},
+	},
+	{
+		name: "SetDeletionProtection",
+		call: func(ctx context.Context, c *Client) (any, error) {
+			return c.SetDeletionProtection(ctx, "acs:kms:cn-hangzhou:1:key/k", true, "in use")
+		},
+		params: map[string]string{"ProtectedResourceArn": "acs:kms:cn-hangzhou:1:key/k", "EnableDeletionProtection": "true", "DeletionProtectionDescription": "in use"},
+		answer: ackAnswer, want: Ack{"r-1"},
+	},
+	{
+		name: "SetDeletionProtection", // off
+		call: func(ctx context.Context, c *Client) (any, error) {
+			return c.SetDeletionProtection(ctx, "acs:kms:cn-hangzhou:1:key/k", false, "")
+		},
+		params: map[string]string{"ProtectedResourceArn": "acs:kms:cn-hangzhou:1:key/k", "EnableDeletionProtection": "false"},
+		answer: ackAnswer, want: Ack{"r-1"},
+	},
+	{
+		name: "ListAliasesByKeyId", method: "ListAliasesByKeyID",
+		call: func(ctx context.Context, c *Client) (any, error) {
+			return c.ListAliasesByKeyID(ctx, "k", Page{Number: 1, Size: 10})
+		},
+		params: map[string]string{"KeyId": "k", "PageNumber": "1", "PageSize": "10"},
+		answer: `{"RequestId":"r-1","PageNumber":1,"PageSize":10,"TotalCount":1,"Aliases":{"Alias":[{"KeyId":"k","AliasName":"alias/a","AliasArn":"arn"}]}}`,
+		want:   &AliasList{Aliases: []Alias{{Name: "alias/a", KeyID: "k", ARN: "arn"}}, Page: Page{1, 10}, Total: 1, RequestID: "r-1"},
+	},
+	{
+		name: "TagResource", method: "TagKey",
+		call: func(ctx context.Context, c *Client) (any, error) {
+			return c.TagKey(ctx, "k", []Tag{{"team", "payments"}, {"empty", ""}})
+		},
+		params: map[string]string{"KeyId": "k", "Tags": `[{"TagKey":"team","TagValue":"payments"},{"TagKey":"empty","TagValue":""}]`},
+		answer: ackAnswer, want: Ack{"r-1"},
+	},
+	{
+		name: "UntagResource", method: "UntagKey",
+		call:   func(ctx context.Context, c *Client) (any, error) { return c.UntagKey(ctx, "k", []string{"a", "b"}) },
+		params: map[string]string{"KeyId": "k", "TagKeys": `["a","b"]`}, answer: ackAnswer, want: Ack{"r-1"},
+	},
+	{
+		name: "ListResourceTags", method: "KeyTags",
+		call:   func(ctx context.Context, c *Client) (any, error) { return c.KeyTags(ctx, "k") },
+		params: map[string]string{"KeyId": "k"},
+		answer: `{"RequestId":"r-1","Tags":{"Tag":[{"KeyId":"k","TagKey":"a","TagValue":"1"},{"KeyId":"k","TagKey":"b","TagValue":""}]}}`,
+		want:   []Tag{{"a", "1"}, {"b", ""}},
 	},
 	{
 		name: "Encrypt",
@@ -179,7 +235,7 @@ var operations = []operation{
 		},
 		params: map[string]string{"KeyId": "alias/a", "Plaintext": "aGVsbG8=", "EncryptionContext": `{"a":"1","b":"<2>"}`},
 		answer: `{"RequestId":"r-1","KeyId":"k","KeyVersionId":"v","CiphertextBlob":"blob"}`,
-		want:   &EncryptResponse{KeyID: "k", KeyVersionID: "v", CiphertextBlob: "blob", RequestID: "r-1"}, safe: true,
+		want:   &EncryptResponse{KeyID: "k", KeyVersionID: "v", CiphertextBlob: "blob", RequestID: "r-1"},
 	},
 	{
 		name: "Decrypt",
@@ -188,7 +244,7 @@ var operations = []operation{
 		},
 		params: map[string]string{"CiphertextBlob": "blob", "EncryptionContext": `{"a":"1"}`},
 		answer: `{"RequestId":"r-1","KeyId":"k","KeyVersionId":"v","Plaintext":"aGVsbG8="}`,
-		want:   &DecryptResponse{KeyID: "k", KeyVersionID: "v", Plaintext: []byte("hello"), RequestID: "r-1"}, safe: true,
+		want:   &DecryptResponse{KeyID: "k", KeyVersionID: "v", Plaintext: []byte("hello"), RequestID: "r-1"},
 	},
 	{
 		name: "GenerateDataKey",
@@ -197,7 +253,7 @@ var operations = []operation{
 		},
 		params: map[string]string{"KeyId": "k", "NumberOfBytes": "5"},
 		answer: `{"RequestId":"r-1","KeyId":"k","KeyVersionId":"v","CiphertextBlob":"blob","Plaintext":"aGVsbG8="}`,
-		want:   &DataKeyResponse{KeyID: "k", KeyVersionID: "v", CiphertextBlob: "blob", Plaintext: []byte("hello"), RequestID: "r-1"}, safe: true,
+		want:   &DataKeyResponse{KeyID: "k", KeyVersionID: "v", CiphertextBlob: "blob", Plaintext: []byte("hello"), RequestID: "r-1"},
 	},
 	{
 		name: "GenerateDataKeyWithoutPlaintext",
@@ -206,7 +262,7 @@ var operations = []operation{
 		},
 		params: map[string]string{"KeyId": "k", "EncryptionContext": `{"a":"1"}`},
 		answer: `{"RequestId":"r-1","KeyId":"k","KeyVersionId":"v","CiphertextBlob":"blob"}`,
-		want:   &DataKeyResponse{KeyID: "k", KeyVersionID: "v", CiphertextBlob: "blob", RequestID: "r-1"}, safe: true,
+		want:   &DataKeyResponse{KeyID: "k", KeyVersionID: "v", CiphertextBlob: "blob", RequestID: "r-1"},
 	},
 }
 
@@ -247,7 +303,7 @@ func TestOperations(t *testing.T) {
 func TestEveryOperationIsTested(t *testing.T) {
 	tested := map[string]bool{}
 	for _, op := range operations {
-		tested[op.name] = true
+		tested[cmp.Or(op.method, op.name)] = true
 	}
 	for m := range reflect.TypeFor[KMS]().Methods() {
 		if !tested[m.Name] {
@@ -262,7 +318,7 @@ func TestRefusal(t *testing.T) {
 		t.Run(op.name, func(t *testing.T) {
 			_, c := newServer(t, answerWith(409, `{"RequestId":"r-9","HostId":"h","Code":"Rejected.Disabled","Message":"The request was rejected.","Recommend":"x"}`))
 			_, err := op.call(t.Context(), c)
-			want := Error{Operation: op.name, Code: CodeDisabled, Status: 409, Message: "The request was rejected.", RequestID: "r-9"}
+			want := Error{Operation: op.name, Code: CodeDisabled, Status: 409, Message: "The request was rejected.", RequestID: "r-9", Stage: StageAnswered}
 			if e, ok := errors.AsType[*Error](err); !ok || *e != want {
 				t.Fatalf("got %#v, want %#v", err, want)
 			}
@@ -296,6 +352,9 @@ func TestBrokenAnswers(t *testing.T) {
 		{"ListKeys", `"TotalCount":3`, `"TotalCount":0`, "TotalCount"},
 		{"ListAliases", `"alias/a"`, `""`, "AliasName"},
 		{"ListTagResources", `"k2"`, `""`, "ResourceId"},
+		{"ListAliasesByKeyId", `"arn"`, `""`, "AliasArn"},
+		{"ListAliasesByKeyId", `"TotalCount":1`, `"TotalCount":0`, "TotalCount"},
+		{"ListResourceTags", `"b"`, `""`, "TagKey"},
 		{"GetParametersForImport", `"dG9rZW4="`, `"not base64!"`, "ImportToken"},
 		{"GetParametersForImport", `"dG9rZW4="`, `""`, "ImportToken"},
 		{"GetParametersForImport", `"2026-09-01T10:20:30Z"`, `""`, "TokenExpireTime"},

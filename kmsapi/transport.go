@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -51,15 +52,6 @@ func proxy() func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) { return choose(req.URL) }
 }
 
-// replay says whether net/http may send a request a second time when the pooled
-// connection it chose turns out to be dead.
-type replay bool
-
-const (
-	replayable replay = true  // reads and cryptography
-	once       replay = false // everything that changes something
-)
-
 // exchange is what the SDK sees of one call: the transport that carries it and
 // the provider of its credentials. It is a type of its own because the SDK
 // overwrites the dialer and the TLS settings of a plain *http.Transport, and has
@@ -70,13 +62,12 @@ type exchange struct {
 	// Of the present call.
 	ctx         context.Context
 	operation   string
-	credentials *Credentials
-	again       replay
+	credentials *Credentials // nil: the call is not signed
 	failure     *Error
 }
 
-func (e *exchange) begin(ctx context.Context, operation string, credentials *Credentials, again replay) {
-	*e = exchange{base: e.base, ctx: ctx, operation: operation, credentials: credentials, again: again}
+func (e *exchange) begin(ctx context.Context, operation string, credentials *Credentials) {
+	*e = exchange{base: e.base, ctx: ctx, operation: operation, credentials: credentials}
 }
 
 // end forgets the call and returns its failure, if the transport saw one.
@@ -88,6 +79,9 @@ func (e *exchange) end() *Error {
 
 // GetCredentials gives the SDK the credentials of the present call.
 func (e *exchange) GetCredentials() (*sdkcredentials.Credentials, error) {
+	if e.credentials == nil {
+		return &sdkcredentials.Credentials{ProviderName: e.GetProviderName()}, nil
+	}
 	return &sdkcredentials.Credentials{
 		AccessKeyId:     e.credentials.AccessKeyID,
 		AccessKeySecret: e.credentials.AccessKeySecret,
@@ -103,9 +97,14 @@ func (e *exchange) GetProviderName() string { return "kmsbroker" }
 // nothing but a success: it panics on some error bodies and follows redirects.
 func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	secrets := secretsOf(req.URL.Query())
-	resp, err := e.base.RoundTrip(e.form(req))
+	stage := StageConnect
+	out := e.form(req)
+	out = out.WithContext(httptrace.WithClientTrace(e.ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { stage = StageSent },
+	}))
+	resp, err := e.base.RoundTrip(out)
 	if err != nil {
-		return nil, e.fail(&Error{Cause: e.cause(err, secrets)})
+		return nil, e.fail(&Error{Stage: stage, Cause: e.cause(err, secrets)})
 	}
 	defer resp.Body.Close()
 	body, err := readAll(resp.Body)
@@ -130,18 +129,27 @@ func (e *exchange) fail(failure *Error) *Error {
 // signature covers the parameters and not their place.
 func (e *exchange) form(req *http.Request) *http.Request {
 	form := req.URL.RawQuery
+	if e.credentials == nil {
+		form = withoutSignature(req.URL.Query())
+	}
 	out := req.Clone(e.ctx)
 	out.URL.Path, out.URL.RawPath, out.URL.RawQuery = "/", "", ""
 	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(form)), nil }
 	out.Body, _ = out.GetBody()
 	out.ContentLength = int64(len(form))
 	out.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if e.again == replayable {
-		// Present and empty: net/http takes it as leave to replay a POST and
-		// sends no such header.
-		out.Header["Idempotency-Key"] = []string{}
-	}
 	return out
+}
+
+// withoutSignature takes back what the SDK adds to every request, also to those
+// that nobody signs.
+func withoutSignature(form url.Values) string {
+	for _, name := range []string{
+		"AccessKeyId", "Signature", "SignatureMethod", "SignatureVersion", "SignatureType", "SignatureNonce",
+	} {
+		form.Del(name)
+	}
+	return form.Encode()
 }
 
 // cause returns err, or, when the call's context has ended, why.
