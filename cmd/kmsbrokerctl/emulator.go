@@ -21,10 +21,10 @@ func (c *ctl) emulatorCommand() *cobra.Command {
 	var quota string
 	cmd := &cobra.Command{
 		Use:   "emulator --listen HOST:PORT",
-		Short: "Run an Alibaba Cloud KMS on this machine, for tests and development",
-		Long: `Run an emulator of Alibaba Cloud KMS in the foreground. It speaks the service's
-own protocol, so official SDKs work with it unchanged, and it really keeps keys. Its
-root access key is taken from ` + accessKeyIDVariable + ` and
+		Short: "Run an Alibaba Cloud KMS and RAM on this machine, for tests and development",
+		Long: `Run an emulator of Alibaba Cloud KMS, RAM and STS in the foreground. It speaks
+the services' own protocol, so official SDKs work with it unchanged, and it really
+keeps keys. Its root access key is taken from ` + accessKeyIDVariable + ` and
 ` + accessKeySecretVariable + `. Key material is kept in clear: never
 give it a key that matters.`,
 		Args: cobra.NoArgs,
@@ -40,6 +40,9 @@ give it a key that matters.`,
 			if (config.CertFile == "") != (config.KeyFile == "") {
 				return usagef("--tls-cert and --tls-key go together")
 			}
+			if (config.MetadataListen == "") != (config.MetadataRole == "") {
+				return usagef("--metadata-listen and --metadata-role go together")
+			}
 			return emulator.Run(cmd.Context(), config, c.stdout, slog.New(slog.NewTextHandler(c.stderr, nil)))
 		},
 	}
@@ -47,6 +50,9 @@ give it a key that matters.`,
 	flags.StringVar(&config.Listen, "listen", "127.0.0.1:8770", "address to listen on; port 0 takes a free one")
 	flags.StringVar(&config.CertFile, "tls-cert", "", "PEM certificate, to serve HTTPS")
 	flags.StringVar(&config.KeyFile, "tls-key", "", "PEM private key of the certificate")
+	flags.BoolVar(&config.Control, "control", false, "serve /-/faults, which makes it misbehave, and /-/keys, to whoever can connect")
+	flags.StringVar(&config.MetadataListen, "metadata-listen", "", "address to serve ECS instance metadata on (needs --metadata-role)")
+	flags.StringVar(&config.MetadataRole, "metadata-role", "", "RAM role whose credentials the instance metadata has")
 	flags.StringVar(&config.StateDir, "state", "", "directory to keep the keys in (default: memory)")
 	flags.StringArrayVar(&config.Regions, "region", []string{"cn-hangzhou"}, "region to serve; may be repeated, the first is the default")
 	flags.StringVar(&quota, "quota", "on", "enforce the quotas of an account: on or off")

@@ -38,6 +38,9 @@ func (c *call) bindAlias(exists bool) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.permit(name, nil); err != nil {
+		return nil, err
+	}
 	switch _, ok := c.region.alias(name); {
 	case exists && !ok:
 		return nil, errAliasNotFound
@@ -52,8 +55,17 @@ func deleteAlias(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := c.region.alias(name); !ok {
+	if err := c.permit(name, nil); err != nil {
+		return nil, err
+	}
+	id, ok := c.region.alias(name)
+	if !ok {
 		return nil, errAliasNotFound
+	}
+	if k, ok := c.region.key(id); ok {
+		if err := c.permitKey(k); err != nil {
+			return nil, err
+		}
 	}
 	return nil, c.region.commit(batch{aliases: map[string]string{name: ""}})
 }

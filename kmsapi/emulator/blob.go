@@ -30,9 +30,9 @@ func (k *key) seal(plaintext []byte, context encryptionContext) string {
 	return base64.StdEncoding.EncodeToString(sealed)
 }
 
-// open decrypts what seal made with an equal context.
-func (k *key) open(sealed []byte, context encryptionContext) ([]byte, error) {
-	return k.aead.Open(nil, nil, sealed, context.additionalData(k.Version))
+// open decrypts what seal made under a version, with an equal context.
+func (k *key) open(version string, sealed []byte, context encryptionContext) ([]byte, error) {
+	return k.sealer(version).Open(nil, nil, sealed, context.additionalData(version))
 }
 
 // splitBlob takes the version ID off a blob.

@@ -55,38 +55,41 @@ func decrypt(c *call) (any, error) {
 	if c.params["Recipient"] != "" {
 		return nil, errUnsupported
 	}
-	k, data, err := c.decryptBlob("EncryptionContext")
+	k, version, data, err := c.decryptBlob("EncryptionContext")
 	if err != nil {
 		return nil, err
 	}
-	return plaintext{k.ID, k.Version, base64.StdEncoding.EncodeToString(data)}, nil
+	return plaintext{k.ID, version, base64.StdEncoding.EncodeToString(data)}, nil
 }
 
 // decryptBlob opens CiphertextBlob in the context that a parameter names. What
 // is wrong with a blob that does not open is not told: a damaged blob, one of a
 // deleted or a foreign key and a wrong context look the same.
-func (c *call) decryptBlob(contextParam string) (*key, []byte, error) {
+func (c *call) decryptBlob(contextParam string) (k *key, version string, data []byte, err error) {
 	invalid := wire.InvalidParameter("CiphertextBlob")
 	context, err := c.context(contextParam)
 	if err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
 	version, sealed, err := splitBlob(c.params["CiphertextBlob"])
 	if err != nil {
-		return nil, nil, invalid
+		return nil, "", nil, invalid
 	}
 	k, ok := c.region.keyOfVersion(version)
 	if !ok {
-		return nil, nil, invalid
+		return nil, "", nil, invalid
+	}
+	if err := c.permitKey(k); err != nil {
+		return nil, "", nil, err
 	}
 	if err := c.op.states.check(k.State); err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
-	data, err := k.open(sealed, context)
+	data, err = k.open(version, sealed, context)
 	if err != nil {
-		return nil, nil, invalid
+		return nil, "", nil, invalid
 	}
-	return k, data, nil
+	return k, version, data, nil
 }
 
 // reEncrypt works on ciphertexts of symmetric keys. The parameters that describe
@@ -97,10 +100,12 @@ func reEncrypt(c *call) (any, error) {
 			return nil, errUnsupported
 		}
 	}
-	_, data, err := c.decryptBlob("SourceEncryptionContext")
+	c.permission = "ReEncryptFrom"
+	_, _, data, err := c.decryptBlob("SourceEncryptionContext")
 	if err != nil {
 		return nil, err
 	}
+	c.permission = "ReEncryptTo"
 	return c.encryptUnder("DestinationKeyId", idOnly, data, "DestinationEncryptionContext")
 }
 

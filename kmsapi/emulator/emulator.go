@@ -1,5 +1,5 @@
 // Package emulator is an Alibaba Cloud KMS (API version 2016-01-20) that runs
-// here and really keeps keys: it generates them, imports them, encrypts with
+// here, with the RAM and STS that decide who may call it, and really keeps keys: it generates them, imports them, encrypts with
 // them, lets them expire, and remembers them across a restart. Official SDKs
 // talk to it unchanged. It exists for tests, demonstrations and development; the
 // README beside it says what is faithful, what is guessed and what is absent.
@@ -16,13 +16,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/kmsapi/emulator/faults"
+	"github.com/kmsbroker/kmsbroker/kmsapi/emulator/ram"
 	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
@@ -32,8 +32,8 @@ const apiVersion = "2016-01-20"
 type Config struct {
 	// Regions that exist; the first is that of requests which name none.
 	Regions []string
-	// AccessKeyID and AccessKeySecret are of the only identity, which may do
-	// everything.
+	// AccessKeyID and AccessKeySecret are of the account itself, the root, which
+	// may do everything. RAM users get theirs from the emulated RAM.
 	AccessKeyID     string
 	AccessKeySecret string
 	// StateDir keeps the state, in one file that only one emulator uses at a
@@ -45,8 +45,11 @@ type Config struct {
 	Quota bool
 	// MaxKeys replaces the limit of 200 keys; with Quota alone.
 	MaxKeys int
-	// Clock is the time by which material and import tokens expire, keys are
-	// deleted and quotas fill again; nil is time.Now. Signatures are judged by
+	// Control serves /-/faults, which makes the emulator misbehave, and /-/keys,
+	// which lists the keys of all regions. Both answer whoever reaches them.
+	Control bool
+	// Clock is the time by which material, import tokens and temporary
+	// credentials expire, keys are deleted and quotas fill again; nil is time.Now. Signatures are judged by
 	// the real time whatever Clock says, because SDKs sign with that.
 	Clock func() time.Time
 	// Logger gets one line for each request, without its parameters; nil logs
@@ -54,7 +57,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Server is an emulated KMS. It is an http.Handler; set wire.MaxHeader as
+// Server is an emulated account with its KMS. It is an http.Handler; set wire.MaxHeader as
 // MaxHeaderBytes of the http.Server around it.
 type Server struct {
 	names    []string // of the regions, the default one first
@@ -65,6 +68,9 @@ type Server struct {
 	logger   *slog.Logger
 	verifier *wire.Verifier
 	store    *store // nil: memory only
+	account  *ram.Account
+	faults   faults.Injector
+	control  http.Handler // nil: none
 }
 
 var validRegion = regexp.MustCompile(`^[a-z0-9-]+$`)
@@ -98,9 +104,9 @@ func New(cfg Config) (*Server, error) {
 		quotas:  map[string]quota{},
 		clock:   cfg.Clock,
 		logger:  cfg.Logger,
-		verifier: wire.NewVerifier(wire.VerifierConfig{
-			Secrets: root{cfg.AccessKeyID, cfg.AccessKeySecret}, Now: time.Now, QuoteStringToSign: true,
-		}),
+	}
+	if cfg.Control {
+		s.control = s.newControl()
 	}
 	if s.clock == nil {
 		s.clock = time.Now
@@ -116,19 +122,26 @@ func New(cfg Config) (*Server, error) {
 			s.quotas[name] = newQuota()
 		}
 	}
-	if err := s.load(cfg.StateDir); err != nil {
+	if err := s.load(cfg); err != nil {
 		return nil, fmt.Errorf("emulator: %w", errors.Join(err, s.Close()))
 	}
+	s.verifier = wire.NewVerifier(wire.VerifierConfig{Secrets: s.account, Now: time.Now, QuoteStringToSign: true})
 	return s, nil
 }
 
-func (s *Server) load(dir string) error {
-	if dir != "" {
-		store, err := openStore(dir)
-		if err != nil {
+func (s *Server) load(cfg Config) (err error) {
+	who := ram.Config{ID: account, RootID: cfg.AccessKeyID, RootSecret: cfg.AccessKeySecret, Now: s.clock}
+	if cfg.StateDir != "" {
+		if s.store, err = openStore(cfg.StateDir); err != nil {
 			return err
 		}
-		s.store = store
+		if who.State, err = s.store.account(); err != nil {
+			return err
+		}
+		who.Save = s.store.saveAccount
+	}
+	if s.account, err = ram.New(who); err != nil {
+		return err
 	}
 	for _, name := range s.names {
 		r, err := newRegion(name, s.store)
@@ -149,6 +162,13 @@ func (s *Server) Close() error {
 	return s.store.close()
 }
 
+// Faults makes requests go wrong, for tests in the same process.
+func (s *Server) Faults() *faults.Injector { return &s.faults }
+
+// Metadata is the metadata service of an ECS instance that has a role of the
+// account, see [ram.Account.Metadata].
+func (s *Server) Metadata(role string) http.Handler { return s.account.Metadata(role) }
+
 // WrappingKey returns the private half of the wrapping key that belongs to an
 // import token, while the token is good. No KMS can do that: it exists because
 // this is an emulator, so that tests and tools can see for themselves what a
@@ -160,104 +180,4 @@ func (s *Server) WrappingKey(importToken string) (*rsa.PrivateKey, bool) {
 		}
 	}
 	return nil, false
-}
-
-// root is the identity that owns the account.
-type root struct{ id, secret string }
-
-// Secret implements wire.Secrets.
-func (r root) Secret(accessKeyID, securityToken string) (string, error) {
-	if accessKeyID != r.id {
-		return "", wire.ErrUnknownAccessKey
-	}
-	if securityToken != "" {
-		return "", wire.ErrTokenMismatch
-	}
-	return r.secret, nil
-}
-
-// ServeHTTP answers one request of the KMS API.
-func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
-	begin := time.Now()
-	r, err := wire.Parse(hr)
-	var regionName string
-	var result any
-	if err == nil {
-		regionName, result, err = s.serve(r)
-	}
-	status, code := http.StatusOK, ""
-	var sendErr error
-	if err == nil {
-		sendErr = wire.WriteResult(w, r, result)
-	} else {
-		e, ok := errors.AsType[*wire.Error](err)
-		if !ok {
-			s.logger.Error("operation failed", "action", r.Action, "request_id", r.ID, "error", err)
-			e = wire.ErrInternal
-		}
-		status, code = e.Status, e.Code
-		sendErr = wire.WriteError(w, r, e)
-	}
-	if sendErr != nil {
-		s.logger.Warn("answer not sent", "request_id", r.ID, "error", sendErr)
-	}
-	s.logger.Info("request", "action", loggedAction(r.Action), "region", regionName, "status", status,
-		"code", code, "request_id", r.ID, "duration", time.Since(begin))
-}
-
-// loggedAction is the name of an operation, never other text of a client.
-func loggedAction(action string) string {
-	if _, ok := operations[action]; ok {
-		return action
-	}
-	return "unknown"
-}
-
-// serve does what a request asks for.
-func (s *Server) serve(r *wire.Request) (regionName string, result any, err error) {
-	if err := s.verifier.Verify(r); err != nil {
-		return "", nil, err
-	}
-	op, ok := operations[r.Action]
-	switch {
-	case r.Version != apiVersion:
-		return "", nil, wire.ErrUnknownVersion
-	case !ok:
-		return "", nil, wire.ErrUnknownAction
-	}
-	name := s.regionOf(r)
-	region, ok := s.regions[name]
-	if !ok {
-		return "", nil, errRegionNotFound
-	}
-	now := s.clock().UTC()
-	if err := s.quotas[name].take(op.class, now); err != nil {
-		return name, nil, err
-	}
-	if err := region.advance(now); err != nil {
-		return name, nil, err
-	}
-	c := &call{op: op, server: s, region: region, params: r.Params, now: now}
-	result, err = c.doOrTry()
-	return name, result, err
-}
-
-// regionOf finds the region of a request: in its host name, as
-// kms.REGION.aliyuncs.com and kms-vpc.REGION.aliyuncs.com, else in what the
-// client says, else the default.
-func (s *Server) regionOf(r *wire.Request) string {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	if rest, ok := strings.CutSuffix(host, ".aliyuncs.com"); ok {
-		service, name, _ := strings.Cut(rest, ".")
-		if (service == "kms" || service == "kms-vpc") && name != "" {
-			return name
-		}
-	}
-	if r.Region != "" {
-		return r.Region
-	}
-	return s.names[0]
 }

@@ -9,8 +9,8 @@ import (
 // be called expired instead of invalid.
 const tokenMemory = 30 * 24 * time.Hour
 
-// advance lets happen what was due by now: material expires, keys are deleted,
-// import tokens run out. Every request calls it first, so nothing is ever seen
+// advance lets happen what was due by now: material expires, keys rotate and
+// are deleted, import tokens run out. Every request calls it first, so nothing is ever seen
 // past its time.
 func (r *region) advance(now time.Time) error {
 	if now.Unix() < r.due.Load() {
@@ -18,7 +18,11 @@ func (r *region) advance(now time.Time) error {
 	}
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	if b := r.expired(now); len(b.keys)+len(b.tokens) > 0 {
+	b, err := r.expired(now)
+	if err != nil {
+		return err
+	}
+	if len(b.keys)+len(b.tokens) > 0 {
 		if err := r.commit(b); err != nil {
 			return err
 		}
@@ -36,7 +40,7 @@ func (r *region) advance(now time.Time) error {
 }
 
 // expired is what time has done by now.
-func (r *region) expired(now time.Time) batch {
+func (r *region) expired(now time.Time) (batch, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	b := batch{keys: map[string]*key{}, aliases: map[string]string{}, tokens: map[string]*importToken{}}
@@ -48,6 +52,12 @@ func (r *region) expired(now time.Time) batch {
 		case past(k.MaterialExpiresAt):
 			c := k.clone()
 			c.dropMaterial()
+			b.keys[id] = c
+		case past(k.rotationDue()):
+			c := k.clone()
+			if err := c.rotate(now); err != nil {
+				return batch{}, err
+			}
 			b.keys[id] = c
 		}
 	}
@@ -65,5 +75,5 @@ func (r *region) expired(now time.Time) batch {
 			b.tokens[text] = &importToken{KeyID: t.KeyID, Algorithm: t.Algorithm, ExpiresAt: t.ExpiresAt}
 		}
 	}
-	return b
+	return b, nil
 }

@@ -58,6 +58,19 @@ type fixture struct {
 	server *emulator.Server
 	host   string // 127.0.0.1:PORT
 	clock  *fakeClock
+	who    caller // root unless as made it another
+}
+
+// caller is an AccessKey and, of a role, its security token.
+type caller struct{ id, secret, token string }
+
+var rootCaller = caller{id: rootID, secret: rootSecret}
+
+// as is the fixture in the hands of another caller.
+func (f *fixture) as(who caller) *fixture {
+	other := *f
+	other.who = who
+	return &other
 }
 
 // start runs an emulator with the defaults that cfg leaves open.
@@ -82,7 +95,7 @@ func start(t *testing.T, cfg emulator.Config) *fixture {
 			t.Error(err)
 		}
 	})
-	return &fixture{t: t, server: s, host: web.Listener.Addr().String(), clock: clock}
+	return &fixture{t: t, server: s, host: web.Listener.Addr().String(), clock: clock, who: rootCaller}
 }
 
 // client returns an SDK client of its own: SDK clients race with themselves.
@@ -131,6 +144,41 @@ func (f *fixture) call(action string, p params) answer {
 	r := f.request(action, p)
 	f.sign(r, time.Now())
 	return f.send(r)
+}
+
+// service makes a call to RAM or STS, by the version of its API, that has to
+// work.
+func (f *fixture) service(version, action string, p params) answer {
+	f.t.Helper()
+	a := f.tryService(version, action, p)
+	if a.status != http.StatusOK {
+		f.t.Fatalf("%s: %d %v", action, a.status, a.body)
+	}
+	return a
+}
+
+func (f *fixture) tryService(version, action string, p params) answer {
+	f.t.Helper()
+	r := f.request(action, p)
+	r.Header.Set("X-Acs-Version", version)
+	f.sign(r, time.Now())
+	return f.send(r)
+}
+
+const (
+	ramVersion = "2015-05-01"
+	stsVersion = "2015-04-01"
+)
+
+// newUser makes a user with one policy, around statements in JSON, and one
+// AccessKey.
+func (f *fixture) newUser(name, statements string) caller {
+	f.t.Helper()
+	f.service(ramVersion, "CreateUser", params{"UserName": name})
+	f.service(ramVersion, "CreatePolicy", params{"PolicyName": "of-" + name, "PolicyDocument": `{"Version":"1","Statement":[` + statements + `]}`})
+	f.service(ramVersion, "AttachPolicyToUser", params{"PolicyType": "Custom", "PolicyName": "of-" + name, "UserName": name})
+	a := f.service(ramVersion, "CreateAccessKey", params{"UserName": name})
+	return caller{id: a.text("AccessKey", "AccessKeyId"), secret: a.text("AccessKey", "AccessKeySecret")}
 }
 
 // ok is call for calls that have to work.
@@ -183,6 +231,9 @@ func (f *fixture) sign(r *http.Request, at time.Time) {
 			f.t.Fatal(err)
 		}
 	}
+	if f.who.token != "" {
+		r.Header.Set("X-Acs-Security-Token", f.who.token)
+	}
 	sum := sha256.Sum256(body)
 	hash := hex.EncodeToString(sum[:])
 	r.Header.Set("X-Acs-Content-Sha256", hash)
@@ -201,9 +252,9 @@ func (f *fixture) sign(r *http.Request, at time.Time) {
 	}
 	signed := strings.Join(names, ";")
 	canonical := sha256.Sum256([]byte(r.Method + "\n/\n" + r.URL.RawQuery + "\n" + lines + "\n" + signed + "\n" + hash))
-	mac := hmac.New(sha256.New, []byte(rootSecret))
+	mac := hmac.New(sha256.New, []byte(f.who.secret))
 	fmt.Fprintf(mac, "ACS3-HMAC-SHA256\n%x", canonical)
-	r.Header.Set("Authorization", fmt.Sprintf("ACS3-HMAC-SHA256 Credential=%s,SignedHeaders=%s,Signature=%x", rootID, signed, mac.Sum(nil)))
+	r.Header.Set("Authorization", fmt.Sprintf("ACS3-HMAC-SHA256 Credential=%s,SignedHeaders=%s,Signature=%x", f.who.id, signed, mac.Sum(nil)))
 }
 
 func (f *fixture) send(r *http.Request) answer {

@@ -40,7 +40,7 @@ func FuzzOpenBlob(f *testing.F) {
 			t.Fatalf("%q: split into %q and %d bytes", blob, version, len(sealed))
 		}
 		// The 36 bytes of the version are 48 characters.
-		plain, err := k.open(sealed, context)
+		plain, err := k.open(k.Version, sealed, context)
 		if opened := err == nil; opened != (blob[48:] == knownBlob[48:]) || opened && string(plain) != "hello" {
 			t.Fatalf("%q opens as %q, %v", blob, plain, err)
 		}

@@ -86,6 +86,7 @@ func importKeyMaterial(c *call) (any, error) {
 		return nil, errKeyMaterial
 	}
 	k.Fingerprint = fingerprint
+	k.Imports++
 	if err := k.setMaterial(material, expiresAt); err != nil {
 		return nil, err
 	}

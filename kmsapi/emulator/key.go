@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/kmsapi/emulator/policy"
 	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
@@ -38,18 +39,29 @@ type key struct {
 	ProtectedWhy    string    `json:",omitempty"`
 	Tags            []tag     `json:",omitempty"`
 
-	// Version is the ID of the only version of the key, empty until the first
-	// import. It outlives the material, so that ciphertexts open again after a
-	// re-import.
+	// Version is the ID of the primary version of the key, empty until the
+	// first import. It outlives the material, so that ciphertexts open again
+	// after a re-import.
 	Version          string    `json:",omitempty"`
 	VersionCreatedAt time.Time `json:",omitzero"`
+	// Older are the versions that rotation replaced, oldest first.
+	Older            []olderVersion `json:",omitempty"`
+	RotationInterval time.Duration  `json:",omitempty"` // 0: the key does not rotate
+	RotateAt         time.Time      `json:",omitzero"`
+	RotatedAt        time.Time      `json:",omitzero"`
 	// Fingerprint is of the only material that may ever be imported. It is kept
 	// when the material goes.
 	Fingerprint       []byte    `json:",omitempty"`
 	Material          []byte    `json:",omitempty"`
 	MaterialExpiresAt time.Time `json:",omitzero"`
 
-	aead cipher.AEAD // of Material; nil without it
+	// Policy is the key policy; empty for the default one.
+	Policy string `json:",omitempty"`
+	// Imports counts how often material was imported.
+	Imports int `json:",omitempty"`
+
+	aead   cipher.AEAD     // of Material; nil without it
+	policy policy.Document // of Policy
 }
 
 func (k *key) clone() *key {
@@ -61,16 +73,20 @@ func (k *key) clone() *key {
 // setMaterial gives the key its material until expiresAt, for ever when that is
 // zero.
 func (k *key) setMaterial(material []byte, expiresAt time.Time) error {
-	block, err := aes.NewCipher(material)
-	if err != nil {
-		return fmt.Errorf("key %s: %w", k.ID, err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
+	aead, err := newAEAD(material)
 	if err != nil {
 		return fmt.Errorf("key %s: %w", k.ID, err)
 	}
 	k.Material, k.MaterialExpiresAt, k.aead = material, expiresAt, aead
 	return nil
+}
+
+func newAEAD(material []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(material)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
 }
 
 // dropMaterial deletes the material. A key that is waiting for its deletion goes
@@ -91,10 +107,13 @@ func (k *key) fingerprint(material []byte) []byte {
 // nextEvent is the earliest time at which something happens to the key by
 // itself, zero when nothing will.
 func (k *key) nextEvent() time.Time {
-	if k.DeleteAt.IsZero() || (!k.MaterialExpiresAt.IsZero() && k.MaterialExpiresAt.Before(k.DeleteAt)) {
-		return k.MaterialExpiresAt
+	var next time.Time
+	for _, at := range []time.Time{k.DeleteAt, k.MaterialExpiresAt, k.rotationDue()} {
+		if next.IsZero() || !at.IsZero() && at.Before(next) {
+			next = at
+		}
 	}
-	return k.DeleteAt
+	return next
 }
 
 // older orders keys as lists show them.
@@ -122,6 +141,8 @@ type keyMetadata struct {
 	PrimaryKeyVersion string
 	LastRotationDate  string
 	AutomaticRotation string
+	RotationInterval  string `json:",omitempty"`
+	NextRotationDate  string `json:",omitempty"`
 	DeleteDate        string
 	MaterialExpire    string `json:"MaterialExpireTime"`
 	Protection        string `json:"DeletionProtection,omitempty"`
@@ -129,7 +150,7 @@ type keyMetadata struct {
 }
 
 func (r *region) metadata(k *key) keyMetadata {
-	return keyMetadata{
+	m := keyMetadata{
 		KeyID:             k.ID,
 		Arn:               r.arn("key/" + k.ID),
 		KeyState:          k.State,
@@ -141,11 +162,11 @@ func (r *region) metadata(k *key) keyMetadata {
 		Creator:           account,
 		CreationDate:      timeText(k.CreatedAt),
 		PrimaryKeyVersion: k.Version,
-		LastRotationDate:  timeText(k.CreatedAt),
-		AutomaticRotation: "Disabled",
 		DeleteDate:        timeText(k.DeleteAt),
 		MaterialExpire:    timeText(k.MaterialExpiresAt),
 	}
+	k.rotationMetadata(&m)
+	return m
 }
 
 // arn is the name of a resource in every account and region.

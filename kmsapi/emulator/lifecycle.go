@@ -59,30 +59,38 @@ func (c *call) newKey() (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	rotate, err := c.boolean("EnableAutomaticRotation")
+	interval, err := c.rotation()
 	switch {
 	case err != nil:
 		return nil, err
-	case rotate, c.params["Policy"] != "":
+	case interval > 0 && origin == originExternal:
 		return nil, errUnsupported
 	case c.params["DKMSInstanceId"] != "":
 		return nil, errInstanceNotFound
+	}
+	policy, err := c.keyPolicy()
+	if err != nil {
+		return nil, err
 	}
 	k := &key{
 		ID: uuid.NewString(), Origin: origin, ProtectionLevel: protection, Description: description,
 		CreatedAt: c.now, State: pendingImport, Tags: tags,
 	}
-	if origin == originKMS {
-		return k, k.generate()
+	if err := k.setPolicy(policy); err != nil {
+		return nil, err
 	}
-	return k, nil
+	if origin == originExternal {
+		return k, nil
+	}
+	k.Version, k.VersionCreatedAt, k.State = uuid.NewString(), k.CreatedAt, enabled
+	k.rotateEvery(interval, c.now)
+	return k, k.generate()
 }
 
-// generate gives a new key material of its own.
+// generate gives the primary version material of its own.
 func (k *key) generate() error {
 	material := make([]byte, materialSize)
 	rand.Read(material) // never fails (crypto/rand since Go 1.24)
-	k.Version, k.VersionCreatedAt, k.State = uuid.NewString(), k.CreatedAt, enabled
 	return k.setMaterial(material, time.Time{})
 }
 

@@ -99,8 +99,7 @@ func TestCreateKeyParameters(t *testing.T) {
 	} {
 		f.refused(400, "InvalidParameter", "CreateKey", p)
 	}
-	f.refused(400, "UnsupportedOperation", "CreateKey", params{"EnableAutomaticRotation": "true"})
-	f.refused(400, "UnsupportedOperation", "CreateKey", params{"Policy": "{}"})
+	f.refused(400, "MissingParameter", "CreateKey", params{"EnableAutomaticRotation": "true"})
 	f.refused(403, "Forbidden.DKMSInstanceNotFound", "CreateKey", params{"DKMSInstanceId": "kst-1"})
 	a := f.ok("CreateKey", params{"Description": long[:2*8192], "EnableAutomaticRotation": "false"})
 	meta := a.body["KeyMetadata"].(map[string]any)
@@ -297,5 +296,5 @@ func TestService(t *testing.T) {
 	if got := f.ok("DescribeAccountKmsStatus", nil).text("AccountStatus"); got != "Enabled" {
 		t.Errorf("AccountStatus = %q", got)
 	}
-	f.refused(404, "InvalidAction.NotFound", "GetSecretValue", nil)
+	f.refused(400, "Forbidden.Opened", "OpenKmsService", nil)
 }

@@ -25,7 +25,8 @@ func (c *call) key(param string, by naming) (*key, error) {
 	return k, c.op.states.check(k.State)
 }
 
-// find finds the key that a parameter names.
+// find finds the key that a parameter names, if the caller may do with it what
+// the call does. An alias needs no permission of its own.
 func (c *call) find(param string, by naming) (*key, error) {
 	id := c.params[param]
 	if id == "" {
@@ -48,5 +49,5 @@ func (c *call) find(param string, by naming) (*key, error) {
 	if !ok {
 		return nil, errKeyNotFound
 	}
-	return k, nil
+	return k, c.permitKey(k)
 }

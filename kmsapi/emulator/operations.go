@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/kmsapi/emulator/ram"
 	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
@@ -13,59 +14,72 @@ type operation struct {
 	run      func(*call) (any, error)
 	class    class    // whose quota it counts against
 	states   rule     // on which keys it works
+	on       scope    // what it needs permission for
 	required []string // parameters, in the order in which they are missed
 }
 
-// operations is the API as far as it is emulated. An action that is not here is
-// unknown to the emulator.
+// operations is the API as far as it is emulated.
 var operations = map[string]operation{
-	"Encrypt":                         {encrypt, crypto, usable, []string{"KeyId", "Plaintext"}},
-	"Decrypt":                         {decrypt, crypto, usable, []string{"CiphertextBlob"}},
-	"ReEncrypt":                       {reEncrypt, crypto, usable, []string{"CiphertextBlob", "DestinationKeyId"}},
-	"GenerateDataKey":                 {generateDataKey, crypto, usable, []string{"KeyId"}},
-	"GenerateDataKeyWithoutPlaintext": {generateDataKeyWithoutPlaintext, crypto, usable, []string{"KeyId"}},
+	"Encrypt":                         {encrypt, crypto, usable, onKey, []string{"KeyId", "Plaintext"}},
+	"Decrypt":                         {decrypt, crypto, usable, onKey, []string{"CiphertextBlob"}},
+	"ReEncrypt":                       {reEncrypt, crypto, usable, onKey, []string{"CiphertextBlob", "DestinationKeyId"}},
+	"GenerateDataKey":                 {generateDataKey, crypto, usable, onKey, []string{"KeyId"}},
+	"GenerateDataKeyWithoutPlaintext": {generateDataKeyWithoutPlaintext, crypto, usable, onKey, []string{"KeyId"}},
 
-	"CreateKey":             {createKey, keyCreation, readable, nil},
-	"DescribeKey":           {describeKey, reads, readable, []string{"KeyId"}},
-	"ListKeys":              {listKeys, reads, readable, nil},
-	"UpdateKeyDescription":  {updateKeyDescription, writes, editable, []string{"KeyId"}},
-	"SetDeletionProtection": {setDeletionProtection, writes, editable, []string{"EnableDeletionProtection"}},
-	"EnableKey":             {enableKey, writes, switchable, []string{"KeyId"}},
-	"DisableKey":            {disableKey, writes, switchable, []string{"KeyId"}},
-	"ScheduleKeyDeletion":   {scheduleKeyDeletion, writes, alterable, []string{"KeyId", "PendingWindowInDays"}},
-	"CancelKeyDeletion":     {cancelKeyDeletion, writes, revocable, []string{"KeyId"}},
+	"ExportDataKey":            {exportDataKey, crypto, usable, onKey, []string{"CiphertextBlob", "PublicKeyBlob", "WrappingKeySpec", "WrappingAlgorithm"}},
+	"GenerateAndExportDataKey": {generateAndExportDataKey, crypto, usable, onKey, []string{"KeyId", "PublicKeyBlob", "WrappingKeySpec", "WrappingAlgorithm"}},
 
-	"GetParametersForImport": {getParametersForImport, reads, readable, []string{"KeyId", "WrappingAlgorithm", "WrappingKeySpec"}},
-	"ImportKeyMaterial":      {importKeyMaterial, writes, alterable, []string{"KeyId", "EncryptedKeyMaterial", "ImportToken"}},
-	"DeleteKeyMaterial":      {deleteKeyMaterial, writes, readable, []string{"KeyId"}},
+	"CreateKey":             {createKey, keyCreation, readable, onKeys, nil},
+	"DescribeKey":           {describeKey, reads, readable, onKey, []string{"KeyId"}},
+	"ListKeys":              {listKeys, reads, readable, onKeys, nil},
+	"UpdateKeyDescription":  {updateKeyDescription, writes, editable, onKey, []string{"KeyId"}},
+	"SetDeletionProtection": {setDeletionProtection, writes, editable, onKey, []string{"EnableDeletionProtection"}},
+	"EnableKey":             {enableKey, writes, switchable, onKey, []string{"KeyId"}},
+	"DisableKey":            {disableKey, writes, switchable, onKey, []string{"KeyId"}},
+	"ScheduleKeyDeletion":   {scheduleKeyDeletion, writes, alterable, onKey, []string{"KeyId", "PendingWindowInDays"}},
+	"CancelKeyDeletion":     {cancelKeyDeletion, writes, revocable, onKey, []string{"KeyId"}},
 
-	"ListKeyVersions":      {listKeyVersions, reads, readable, []string{"KeyId"}},
-	"DescribeKeyVersion":   {describeKeyVersion, reads, readable, []string{"KeyId", "KeyVersionId"}},
-	"CreateKeyVersion":     {createKeyVersion, writes, usable, []string{"KeyId"}},
-	"UpdateRotationPolicy": {updateRotationPolicy, writes, usable, []string{"KeyId", "EnableAutomaticRotation"}},
+	"GetKeyPolicy": {getKeyPolicy, reads, readable, onKey, []string{"KeyId"}},
+	"SetKeyPolicy": {setKeyPolicy, writes, editable, onKey, []string{"KeyId", "Policy"}},
 
-	"CreateAlias":        {createAlias, writes, alterable, []string{"KeyId", "AliasName"}},
-	"UpdateAlias":        {updateAlias, writes, editable, []string{"KeyId", "AliasName"}},
-	"DeleteAlias":        {deleteAlias, writes, readable, []string{"AliasName"}},
-	"ListAliases":        {listAliases, reads, readable, nil},
-	"ListAliasesByKeyId": {listAliasesByKeyID, reads, readable, []string{"KeyId"}},
+	"GetParametersForImport": {getParametersForImport, reads, readable, onKey, []string{"KeyId", "WrappingAlgorithm", "WrappingKeySpec"}},
+	"ImportKeyMaterial":      {importKeyMaterial, writes, alterable, onKey, []string{"KeyId", "EncryptedKeyMaterial", "ImportToken"}},
+	"DeleteKeyMaterial":      {deleteKeyMaterial, writes, readable, onKey, []string{"KeyId"}},
 
-	"TagResource":      {tagResource, writes, editable, []string{"Tags"}},
-	"UntagResource":    {untagResource, writes, editable, []string{"TagKeys"}},
-	"ListResourceTags": {listResourceTags, tagReads, readable, []string{"KeyId"}},
-	"ListTagResources": {listTagResources, reads, readable, []string{"RegionId", "ResourceType"}},
+	"ListKeyVersions":      {listKeyVersions, reads, readable, onKey, []string{"KeyId"}},
+	"DescribeKeyVersion":   {describeKeyVersion, reads, readable, onKey, []string{"KeyId", "KeyVersionId"}},
+	"CreateKeyVersion":     {createKeyVersion, writes, usable, onKey, []string{"KeyId"}},
+	"UpdateRotationPolicy": {updateRotationPolicy, writes, usable, onKey, []string{"KeyId", "EnableAutomaticRotation"}},
 
-	"DescribeRegions":          {describeRegions, reads, readable, nil},
-	"DescribeAccountKmsStatus": {describeAccountKmsStatus, accountStatus, readable, nil},
+	"CreateAlias":        {createAlias, writes, alterable, onKey, []string{"KeyId", "AliasName"}},
+	"UpdateAlias":        {updateAlias, writes, editable, onKey, []string{"KeyId", "AliasName"}},
+	"DeleteAlias":        {deleteAlias, writes, readable, onKey, []string{"AliasName"}},
+	"ListAliases":        {listAliases, reads, readable, onAliases, nil},
+	"ListAliasesByKeyId": {listAliasesByKeyID, reads, readable, onKey, []string{"KeyId"}},
+
+	"TagResource":      {tagResource, writes, editable, onKey, []string{"Tags"}},
+	"UntagResource":    {untagResource, writes, editable, onKey, []string{"TagKeys"}},
+	"ListResourceTags": {listResourceTags, tagReads, readable, onKey, []string{"KeyId"}},
+	"ListTagResources": {listTagResources, reads, readable, onKey, []string{"RegionId", "ResourceType"}},
+
+	"TagResources":   {tagResources, writes, editable, onKey, []string{"RegionId", "ResourceType", "ResourceId.1", "Tag.1.Key"}},
+	"UntagResources": {untagResources, writes, editable, onKey, []string{"RegionId", "ResourceType", "ResourceId.1"}},
+
+	"DescribeRegions":          {describeRegions, reads, readable, onNothing, nil},
+	"DescribeAccountKmsStatus": {describeAccountKmsStatus, accountStatus, readable, onAccount, nil},
+	"OpenKmsService":           {openKmsService, accountStatus, readable, onAccount, nil},
 }
 
 // call is one request on its way through an operation.
 type call struct {
-	op     operation
-	server *Server
-	region *region
-	params map[string]string
-	now    time.Time
+	op         operation
+	server     *Server
+	region     *region
+	request    *wire.Request
+	who        ram.Identity
+	permission string // what the caller needs to be allowed, without "kms:"
+	params     map[string]string
+	now        time.Time
 }
 
 // do runs the operation. Operations that change keys run one after the other in
@@ -75,6 +89,9 @@ func (c *call) do() (any, error) {
 		if c.params[name] == "" {
 			return nil, wire.MissingParameter(name)
 		}
+	}
+	if err := c.permitted(); err != nil {
+		return nil, err
 	}
 	if c.op.class == writes || c.op.class == keyCreation {
 		c.region.changing.Lock()

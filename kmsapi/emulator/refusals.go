@@ -36,6 +36,11 @@ var (
 	errImportTokenExpired = &wire.Error{Status: http.StatusBadRequest, Code: "ExpiredImportToken",
 		Message: "import token is expired"}
 
+	errOpened = &wire.Error{Status: http.StatusBadRequest, Code: "Forbidden.Opened",
+		Message: "The service is already opened."}
+	errAccessKey = &wire.Error{Status: http.StatusForbidden, Code: "Forbidden.AccessKey",
+		Message: "This AccessKey is not enabled."}
+
 	errDryRun = &wire.Error{Status: http.StatusBadRequest, Code: "DryRunOperationError",
 		Message: "The request would have succeeded, but the DryRun parameter is set."}
 	errLimitExceeded = &wire.Error{Status: http.StatusBadRequest, Code: "Rejected.LimitExceeded",

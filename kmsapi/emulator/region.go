@@ -69,13 +69,15 @@ func (r *region) publish(b batch) {
 	defer r.mu.Unlock()
 	for id, k := range b.keys {
 		if k == nil {
-			delete(r.versions, r.keys[id].Version)
+			for _, v := range r.keys[id].keyVersions() {
+				delete(r.versions, v.KeyVersionID)
+			}
 			delete(r.keys, id)
 			continue
 		}
 		r.keys[id] = k
-		if k.Version != "" {
-			r.versions[k.Version] = k
+		for _, v := range k.keyVersions() {
+			r.versions[v.KeyVersionID] = k
 		}
 		r.expect(k.nextEvent())
 	}

@@ -1,6 +1,7 @@
 package emulator_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -102,6 +103,8 @@ func TestRunRefuses(t *testing.T) {
 		"certificate without key": func(c *emulator.RunConfig) { c.CertFile = "cert.pem" },
 		"missing certificate":     func(c *emulator.RunConfig) { c.CertFile, c.KeyFile = "none.pem", "none.pem" },
 		"bad address":             func(c *emulator.RunConfig) { c.Listen = "127.0.0.1:notaport" },
+		"metadata without role":   func(c *emulator.RunConfig) { c.MetadataListen = "127.0.0.1:0" },
+		"bad metadata address":    func(c *emulator.RunConfig) { c.MetadataListen, c.MetadataRole = "127.0.0.1:notaport", "r" },
 		"no region":               func(c *emulator.RunConfig) { c.Regions = nil },
 	} {
 		cfg := good
@@ -140,4 +143,51 @@ func writeCertificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
 	return pool
+}
+
+// TestRunServesMetadata starts with a role that is not there yet: whoever serves
+// the metadata makes it afterwards.
+func TestRunServesMetadata(t *testing.T) {
+	cfg := emulator.RunConfig{
+		Listen: "127.0.0.1:0", Regions: []string{"r"}, AccessKeyID: rootID, AccessKeySecret: rootSecret,
+		MetadataListen: "127.0.0.1:0", MetadataRole: "app",
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := emulator.Run(ctx, cfg, in, slog.New(slog.DiscardHandler))
+		in.CloseWithError(err)
+		ended <- err
+	}()
+	lines := bufio.NewScanner(out)
+	var urls []string
+	for len(urls) < 2 && lines.Scan() {
+		_, url, _ := strings.Cut(lines.Text(), ": ")
+		urls = append(urls, url)
+	}
+	if len(urls) < 2 {
+		cancel()
+		t.Fatalf("printed %q and ended with %v", urls, <-ended)
+	}
+	get := func(want int) {
+		t.Helper()
+		hr, err := http.NewRequestWithContext(t.Context(), http.MethodGet, urls[1]+"/latest/meta-data/ram/security-credentials/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(hr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("answered %s, want %d", response.Status, want)
+		}
+	}
+	get(http.StatusForbidden) // no token
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
 }

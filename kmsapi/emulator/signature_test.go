@@ -158,7 +158,7 @@ func TestACS3Rejections(t *testing.T) {
 		{"unsigned", func() *http.Request { return f.request("DescribeRegions", nil) }, "MissingParameter"},
 		{"other version", func() *http.Request {
 			r := f.request("DescribeRegions", nil)
-			r.Header.Set("X-Acs-Version", "2015-05-01")
+			r.Header.Set("X-Acs-Version", "2014-05-26")
 			f.sign(r, now)
 			return r
 		}, "InvalidVersion"},

@@ -17,7 +17,7 @@ var matrix = map[string][4]string{
 	"GenerateDataKey":                 {"", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	"GenerateDataKeyWithoutPlaintext": {"", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	"CreateKeyVersion":                {"UnsupportedOperation", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
-	"UpdateRotationPolicy":            {"UnsupportedOperation", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	"UpdateRotationPolicy":            {"", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	"DescribeKey":                     {},
 	"ListKeys":                        {},
 	"ListAliases":                     {},
@@ -42,6 +42,13 @@ var matrix = map[string][4]string{
 	// The documentation leaves these rows open.
 	"ReEncrypt":                {"", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	"SetDeletionProtection":    {"", "", "Rejected.PendingDeletion", ""},
+	"ExportDataKey":            {"", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	"GenerateAndExportDataKey": {"", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	"GetKeyPolicy":             {},
+	"SetKeyPolicy":             {"", "", "Rejected.PendingDeletion", ""},
+	"TagResources":             {"", "", "Rejected.PendingDeletion", ""},
+	"UntagResources":           {"", "", "Rejected.PendingDeletion", ""},
+	"OpenKmsService":           {"Forbidden.Opened", "Forbidden.Opened", "Forbidden.Opened", "Forbidden.Opened"},
 	"CreateKey":                {},
 	"DescribeRegions":          {},
 	"DescribeAccountKmsStatus": {},
@@ -61,7 +68,7 @@ var states = []string{"Enabled", "Disabled", "PendingDeletion", "PendingImport"}
 func newSubject(f *fixture, action, state string) subject {
 	f.t.Helper()
 	importing := slices.Contains([]string{"GetParametersForImport", "DeleteKeyMaterial", "ImportKeyMaterial"}, action)
-	needsBlob := action == "Decrypt" || action == "ReEncrypt"
+	needsBlob := slices.Contains([]string{"Decrypt", "ReEncrypt", "ExportDataKey"}, action)
 	s := subject{version: "00000000-0000-0000-0000-000000000000"}
 	switch {
 	case importing || state == "PendingImport":
@@ -110,7 +117,17 @@ func (s subject) arguments(f *fixture, action string) params {
 		return params{"CiphertextBlob": s.blob}
 	case "ReEncrypt":
 		return params{"CiphertextBlob": s.blob, "DestinationKeyId": f.newKey("Aliyun_KMS")}
-	case "CreateKey", "ListKeys", "ListAliases", "DescribeRegions", "DescribeAccountKmsStatus":
+	case "ExportDataKey":
+		return exporting(f.t, params{"CiphertextBlob": s.blob})
+	case "GenerateAndExportDataKey":
+		return exporting(f.t, params{"KeyId": s.id})
+	case "SetKeyPolicy":
+		return params{"KeyId": s.id, "Policy": f.ok("GetKeyPolicy", params{"KeyId": s.id}).text("Policy")}
+	case "TagResources":
+		return params{"RegionId": "cn-hangzhou", "ResourceType": "key", "ResourceId.1": s.id, "Tag.1.Key": "a", "Tag.1.Value": "b"}
+	case "UntagResources":
+		return params{"RegionId": "cn-hangzhou", "ResourceType": "key", "ResourceId.1": s.id, "TagKey.1": "a"}
+	case "CreateKey", "ListKeys", "ListAliases", "DescribeRegions", "DescribeAccountKmsStatus", "OpenKmsService":
 		return nil
 	case "UpdateKeyDescription":
 		return params{"KeyId": s.id, "Description": "d"}
@@ -125,7 +142,7 @@ func (s subject) arguments(f *fixture, action string) params {
 	case "DescribeKeyVersion":
 		return params{"KeyId": s.id, "KeyVersionId": s.version}
 	case "UpdateRotationPolicy":
-		return params{"KeyId": s.id, "EnableAutomaticRotation": "true"}
+		return params{"KeyId": s.id, "EnableAutomaticRotation": "true", "RotationInterval": "365d"}
 	case "CreateAlias":
 		return params{"KeyId": s.id, "AliasName": s.alias + "-2"}
 	case "UpdateAlias":
@@ -152,13 +169,13 @@ func TestStates(t *testing.T) {
 		}
 		for i, state := range states {
 			t.Run(action+"/"+state, func(t *testing.T) {
-				f := &fixture{t: t, server: f.server, host: f.host, clock: f.clock}
+				f := &fixture{t: t, server: f.server, host: f.host, clock: f.clock, who: rootCaller}
 				s := newSubject(f, action, state)
 				a := f.call(action, s.arguments(f, action))
 				wantStatus := http.StatusOK
 				switch row[i] {
 				case "":
-				case "UnsupportedOperation":
+				case "UnsupportedOperation", "Forbidden.Opened":
 					wantStatus = http.StatusBadRequest
 				case "Forbidden.KeyVersionNotFound":
 					wantStatus = http.StatusNotFound

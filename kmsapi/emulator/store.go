@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ const (
 	storeFormat = 1
 )
 
-// The layout of the file: bucket "kmsbroker-emulator" holds "format", and
+// The layout of the file: bucket "kmsbroker-emulator" holds "format" and
+// "account", which is the state of package ram, and
 // "regions" one bucket for each region with "keys", "aliases" and "tokens", whose
 // values are JSON.
 var (
@@ -29,6 +31,7 @@ var (
 	bucketAliases = []byte("aliases")
 	bucketTokens  = []byte("tokens")
 	fieldFormat   = []byte("format")
+	fieldAccount  = []byte("account")
 )
 
 // store is the durable state. Key material and the private halves of wrapping
@@ -77,6 +80,25 @@ func checkFormat(tx *bbolt.Tx) error {
 	return nil
 }
 
+// account reads the state of the account, nil when there is none.
+func (s *store) account() (state []byte, err error) {
+	err = boltfile.Survive(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			state = bytes.Clone(tx.Bucket(bucketAbout).Get(fieldAccount))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("state file %s is damaged: %w: restore it from a copy or choose another directory", s.db.Path(), err)
+	}
+	return state, nil
+}
+
+// saveAccount returns when the state is on disk.
+func (s *store) saveAccount(state []byte) error {
+	return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketAbout).Put(fieldAccount, state) })
+}
+
 func (s *store) close() error { return s.db.Close() }
 
 // load reads all that a region has.
@@ -122,11 +144,21 @@ func (b batch) check() error {
 		if k == nil || k.ID != id {
 			return fmt.Errorf("key %s has another's record", id)
 		}
+		if err := k.setPolicy(k.Policy); err != nil {
+			return err
+		}
 		if k.Material == nil {
 			continue
 		}
 		if len(k.Material) != materialSize || len(k.Version) != versionSize {
 			return fmt.Errorf("key %s has a damaged record", id)
+		}
+		for i := range k.Older {
+			aead, err := newAEAD(k.Older[i].Material)
+			if err != nil {
+				return fmt.Errorf("key %s has a damaged record: %w", id, err)
+			}
+			k.Older[i].aead = aead
 		}
 		if err := k.setMaterial(k.Material, k.MaterialExpiresAt); err != nil {
 			return err

@@ -1,18 +1,51 @@
 package emulator
 
-// keyVersion is a version of a key. A key has one at most: versions come from
-// rotation, which is not emulated.
+import (
+	"crypto/cipher"
+	"slices"
+	"time"
+)
+
+// keyVersion is a version of a key. Rotation makes new ones; a key with imported
+// material has one at most.
 type keyVersion struct {
 	KeyID        string `json:"KeyId"`
 	KeyVersionID string `json:"KeyVersionId"`
 	CreationDate string
 }
 
+// olderVersion is a version that encrypts no more. What it encrypted opens for
+// ever.
+type olderVersion struct {
+	ID        string
+	CreatedAt time.Time
+	Material  []byte
+
+	aead cipher.AEAD // of Material
+}
+
+// keyVersions lists the versions, oldest first.
 func (k *key) keyVersions() []keyVersion {
-	if k.Version == "" {
+	var list []keyVersion
+	for _, v := range k.Older {
+		list = append(list, keyVersion{k.ID, v.ID, timeText(v.CreatedAt)})
+	}
+	if k.Version != "" {
+		list = append(list, keyVersion{k.ID, k.Version, timeText(k.VersionCreatedAt)})
+	}
+	return list
+}
+
+// sealer is the cipher of a version, nil without one.
+func (k *key) sealer(version string) cipher.AEAD {
+	if version == k.Version {
+		return k.aead
+	}
+	i := slices.IndexFunc(k.Older, func(v olderVersion) bool { return v.ID == version })
+	if i < 0 {
 		return nil
 	}
-	return []keyVersion{{k.ID, k.Version, timeText(k.VersionCreatedAt)}}
+	return k.Older[i].aead
 }
 
 type keyVersionList struct {
@@ -49,14 +82,11 @@ func describeKeyVersion(c *call) (any, error) {
 	return nil, errVersionNotFound
 }
 
-// createKeyVersion refuses: keys with imported material cannot rotate, and those
-// of KMS do not here.
+// createKeyVersion refuses: keys with imported material have one version, and
+// other symmetric keys get theirs by rotation alone.
 func createKeyVersion(c *call) (any, error) {
 	if _, err := c.key("KeyId", idOnly); err != nil {
 		return nil, err
 	}
 	return nil, errUnsupported
 }
-
-// updateRotationPolicy refuses as createKeyVersion does.
-func updateRotationPolicy(c *call) (any, error) { return createKeyVersion(c) }

@@ -35,6 +35,14 @@ var (
 		"Specified parameter Version is not valid."}
 	ErrUnknownAccessKey = &Error{http.StatusNotFound, "InvalidAccessKeyId.NotFound",
 		"Specified access key is not found."}
+	ErrInactiveAccessKey = &Error{http.StatusBadRequest, "InvalidAccessKeyId.Inactive",
+		"Specified access key is disabled."}
+	ErrMissingSecurityToken = &Error{http.StatusBadRequest, "MissingSecurityToken",
+		"SecurityToken is mandatory for this action."}
+	ErrMalformedToken = &Error{http.StatusBadRequest, "InvalidSecurityToken.Malformed",
+		"Specified SecurityToken is malformed."}
+	ErrExpiredToken = &Error{http.StatusBadRequest, "InvalidSecurityToken.Expired",
+		"Specified SecurityToken is expired."}
 	ErrTokenMismatch = &Error{http.StatusBadRequest, "InvalidSecurityToken.MismatchWithAccessKey",
 		"Specified SecurityToken mismatch with the AccessKey."}
 	ErrInternal = &Error{http.StatusInternalServerError, "InternalFailure",

@@ -19,6 +19,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -50,10 +51,12 @@ const (
 // Request is a request as the protocol means it. Nothing in it is to be believed
 // before [Verifier.Verify] has passed it.
 type Request struct {
-	ID      string // of this request, chosen here; a UUID in upper case
-	Host    string // as the client addressed it, with the port if it gave one
-	Action  string // "Encrypt"
-	Version string // "2016-01-20"
+	ID      string     // of this request, chosen here; a UUID in upper case
+	Source  netip.Addr // of the client, invalid when it has none
+	Secure  bool       // it came over TLS
+	Host    string     // as the client addressed it, with the port if it gave one
+	Action  string     // "Encrypt"
+	Version string     // "2016-01-20"
 	// Params are the parameters of the operation, without those of the
 	// protocol. RegionId is among them when it was given.
 	Params map[string]string
@@ -93,8 +96,12 @@ func Parse(hr *http.Request) (*Request, error) {
 	r := &Request{
 		ID:     strings.ToUpper(uuid.NewString()),
 		Host:   hr.Host, // with the port: clients sign it
+		Secure: hr.TLS != nil,
 		method: hr.Method,
 		header: hr.Header,
+	}
+	if client, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
+		r.Source = client.Addr().Unmap()
 	}
 	if hr.Method != http.MethodGet && hr.Method != http.MethodPost {
 		return r, errMethod

@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"crypto/tls"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -66,6 +67,24 @@ func TestParseRefuses(t *testing.T) {
 				t.Errorf("request %+v cannot be answered", r)
 			}
 		})
+	}
+}
+
+func TestWhereARequestComesFrom(t *testing.T) {
+	for remote, want := range map[string]string{
+		"192.0.2.7:1234": "192.0.2.7", "[::ffff:192.0.2.7]:1": "192.0.2.7", "[2001:db8::1]:1": "2001:db8::1", "@": "invalid IP", "": "invalid IP",
+	} {
+		for _, secure := range []bool{false, true} {
+			hr := httptest.NewRequest(http.MethodGet, "/?Action=Encrypt&Version=2016-01-20", nil)
+			hr.RemoteAddr = remote
+			if secure {
+				hr.TLS = &tls.ConnectionState{}
+			}
+			r, err := wire.Parse(hr)
+			if err != nil || r.Source.String() != want || r.Secure != secure {
+				t.Errorf("%q: source %s, secure %t, %v", remote, r.Source, r.Secure, err)
+			}
+		}
 	}
 }
 

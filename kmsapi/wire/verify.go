@@ -55,7 +55,7 @@ func (v *Verifier) Verify(r *Request) error {
 		return err
 	}
 	now := v.cfg.Now()
-	if err := checkTime(r, now); err != nil {
+	if err := r.CheckTime(now); err != nil {
 		return err
 	}
 	secret, err := v.cfg.Secrets.Secret(r.AccessKeyID, r.SecurityToken)
@@ -111,7 +111,8 @@ func checkACS3(r *Request) error {
 	return nil
 }
 
-func checkTime(r *Request, now time.Time) error {
+// CheckTime refuses a request whose stamp is further than [Window] from now.
+func (r *Request) CheckTime(now time.Time) error {
 	if r.Time.IsZero() {
 		return errTimeFormat
 	}
