@@ -42,6 +42,17 @@ test: build ## run all tests that need no root, with the race detector
 	umask 022 && $(GO) test -race -shuffle=on -timeout 15m ./...
 	cd test && umask 022 && KMSBROKER_BIN='$(BIN)' $(GO) test -race -shuffle=on -timeout 15m ./...
 
+# The build tag keeps these out of `make test`. What they test is installed on
+# this machine, which the cache of test results does not know.
+.PHONY: test-system
+test-system: root build ## run the tests that need root, with the race detector
+	@test/deps.sh system
+	cd test && umask 022 && KMSBROKER_BIN='$(BIN)' $(GO) test -race -shuffle=on -count 1 -timeout 15m -tags root ./opencryptoki
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" -eq 0 ] || { echo 'make test-system has to be run as root: it installs opencryptoki, starts its daemon and makes a token on this machine' >&2; exit 1; }
+
 .PHONY: lint
 lint: ## check the code
 	@mkdir -p '$(CACHE)'
@@ -63,6 +74,8 @@ bench: build ## measure, as ratios taken side by side in one run
 	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -run '^$$' -bench . -benchtime 1x ./bench/
 
 .PHONY: nightly
-nightly: test ## chaos for a minute on each device, and FUZZTIME on every parser
+nightly: test ## chaos for a minute on each device, 1,000 plugin restarts, and FUZZTIME on every parser
 	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_CHAOS=60s $(GO) test -race -v -count 1 -timeout 15m -run TestChaos ./devices
+	@# Without the race detector, whose own memory grows.
+	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_RESTARTS=1000 $(GO) test -v -count 1 -timeout 30m -run TestRestartsLeaveNothing ./devices
 	test/fuzz.sh $(FUZZTIME)

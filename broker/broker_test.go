@@ -94,11 +94,12 @@ func newKMS(t *testing.T) *kmsapi.Client {
 // running is a plugin process that never ends by itself.
 type running struct{ token *hsmtest.Token }
 
-func (r running) Token() hsm.Token       { return r.token }
-func (running) PID() int                 { return 1 }
-func (running) Exited() <-chan struct{}  { return nil }
-func (running) Kill()                    {}
-func (running) Shutdown(context.Context) {}
+func (r running) Token() hsm.Token         { return r.token }
+func (running) PID() int                   { return 1 }
+func (running) Ping(context.Context) error { return nil }
+func (running) Exited() <-chan struct{}    { return nil }
+func (running) Kill()                      {}
+func (running) Shutdown(context.Context)   {}
 
 func (h *house) importKey(t *testing.T, name string) *keyring.Key {
 	t.Helper()

@@ -69,7 +69,7 @@ func (b *Broker) BackendKeys(ctx context.Context, name string) ([]BackendKey, er
 }
 
 // CheckBackend runs the conformance suite against a backend.
-func (b *Broker) CheckBackend(ctx context.Context, call Call, name string, destructive bool, progress func(conformance.Result)) (*conformance.Report, error) {
+func (b *Broker) CheckBackend(ctx context.Context, call Call, name string, req backend.CheckRequest) (*conformance.Report, error) {
 	found, err := b.Backends.Get(name)
 	if err != nil {
 		return nil, err
@@ -79,7 +79,8 @@ func (b *Broker) CheckBackend(ctx context.Context, call Call, name string, destr
 	if err := b.record(ctx, event); err != nil {
 		return nil, err
 	}
-	report, err := found.Check(ctx, destructive, progress)
+	req.RunBy = append([]string{"kmsbrokerd " + b.Version}, req.RunBy...)
+	report, err := found.Check(ctx, req)
 	if err == nil && report.Verdict != conformance.VerdictPassed {
 		event.Reason = string(report.Verdict)
 	}
@@ -102,6 +103,22 @@ func (b *Broker) InitToken(ctx context.Context, call Call, name, label string, s
 		event.Details = map[string]string{audit.DetailSerial: serial}
 	}
 	return serial, b.finish(ctx, event, err)
+}
+
+// LoginBackend gives a backend the PIN that it waits for, and returns how the
+// backend is after its login. The caller wipes pin.
+func (b *Broker) LoginBackend(ctx context.Context, call Call, name string, pin []byte) (backend.Status, error) {
+	found, err := b.Backends.Get(name)
+	if err != nil {
+		return backend.Status{}, err
+	}
+	ctx = withCall(ctx, call)
+	event := audit.Event{Action: audit.BackendLogin, Outcome: audit.Allowed, Backend: name}
+	if err := b.record(ctx, event); err != nil {
+		return backend.Status{}, err
+	}
+	err = found.Login(ctx, pin)
+	return found.Status(), b.finish(ctx, event, err)
 }
 
 // RetryLogin allows one more login of a backend.

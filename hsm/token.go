@@ -30,7 +30,8 @@ type Token interface {
 	// which the caller chose at random before its first attempt. A repeat with
 	// the same ID returns the key of the first attempt instead of generating a
 	// second one, so the call may be repeated after an unknown outcome.
-	// AlreadyExists: the ID belongs to an object that is not such a key.
+	// AlreadyExists: the ID belongs to an object that is not such a key, which a
+	// key that was sealed since no longer is.
 	GenerateKey(ctx context.Context, spec KeySpec) (*Key, error)
 
 	// Keys lists the secret keys of the token that this role can see, also
@@ -47,7 +48,23 @@ type Token interface {
 	// token. The public key is imported for the call and removed again.
 	// NotExportable: the key may not leave the token. AlgorithmUnsupported: the
 	// token cannot wrap this way.
+	//
+	// A key whose CKA_EXTRACTABLE is false is refused before it is wrapped, because
+	// there are devices that do not look (NSS is one).
 	Wrap(ctx context.Context, req WrapRequest) ([]byte, error)
+
+	// SealKey keeps a key in the token for ever: it sets CKA_EXTRACTABLE to false,
+	// which can never become true again (PKCS#11 2.40, secret key attributes), and
+	// returns the key as the token then describes it. From then on Wrap answers
+	// NotExportable; what was wrapped before is not called back. Everything else
+	// about the key stays as it was, and it can be destroyed. A key that is sealed
+	// already is returned as it is, so the call may be repeated.
+	//
+	// NotFound: there is no such key. NotPermitted: the role, the partition's
+	// policy or the key's CKA_MODIFIABLE does not let attributes be changed; the
+	// key is as it was. Corrupt: the token accepted the change and still calls the
+	// key extractable.
+	SealKey(ctx context.Context, id KeyID) (*Key, error)
 
 	// DestroyKey removes a key for ever. NotFound: there is none, which after
 	// an unknown outcome means that the first attempt worked.

@@ -1,13 +1,19 @@
 #!/bin/bash
 # Installs the Debian packages that building and testing need, when they are
-# missing and this user can; says exactly what to install otherwise.
+# missing and this user can; says exactly what to install otherwise. With the
+# argument "system" also those of `make test-system`.
 set -euo pipefail
 
 missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v softhsm2-util >/dev/null || missing+=(softhsm2)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
 [ -e /usr/include/p11-kit-1/p11-kit/pkcs11.h ] || missing+=(libp11-kit-dev)
+if [ "${1:-}" = system ]; then
+	command -v pkcsslotd >/dev/null || missing+=(opencryptoki)
+fi
 
 if ! command -v go >/dev/null; then
 	echo "deps: Go is missing. Install Go 1.26 or later from https://go.dev/dl/ and put it on PATH." >&2

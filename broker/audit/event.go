@@ -40,6 +40,7 @@ const (
 	DaemonStart  = "daemon.start"
 	DaemonStop   = "daemon.stop"
 	BackendState = "backend.state"
+	BackendLogin = "backend.login"
 	BackendRetry = "backend.retry-login"
 	BackendCheck = "backend.check"
 	BackendInit  = "backend.init-token"

@@ -22,11 +22,12 @@ type State string
 // by another daemon: its PIN was refused, and one more attempt could lock the
 // HSM.
 const (
-	Starting   State = "starting"
-	Ready      State = "ready"
-	Restarting State = "restarting"
-	Blocked    State = "blocked"
-	Stopped    State = "stopped" // with the daemon
+	WaitingForPIN State = "waiting-for-pin" // that an administrator has to enter
+	Starting      State = "starting"
+	Ready         State = "ready"
+	Restarting    State = "restarting"
+	Blocked       State = "blocked"
+	Stopped       State = "stopped" // with the daemon
 )
 
 // Process is a plugin process with an open token. It is the seam to
@@ -34,6 +35,9 @@ const (
 type Process interface {
 	Token() hsm.Token
 	PID() int
+	// Ping proves that the process itself answers, whatever its library and the
+	// device are doing.
+	Ping(ctx context.Context) error
 	// Exited is closed when the process is gone.
 	Exited() <-chan struct{}
 	// Shutdown logs out and ends the process; it kills when ctx ends.
@@ -51,11 +55,12 @@ type Config struct {
 	Plugin               string // for display
 	AllowForeignEndpoint bool
 	Launch               Launch
-	// LaunchCheck is Launch for the conformance suite, with a PIN of its own
-	// choice unless that is nil.
-	LaunchCheck func(pin []byte) Launch
-	// InitToken makes a new token, in a plugin process of its own.
-	InitToken func(ctx context.Context, label string, soPIN, pin []byte) (serial string, err error)
+	// Side starts the plugin processes beside the one that serves: those of the
+	// conformance suite, and of making a token.
+	Side PluginConfig
+	// Prompted holds the PIN that an administrator enters; nil when Launch gets it
+	// from somewhere else.
+	Prompted *PromptedPIN
 	// Logins remembers refused logins across restarts.
 	Logins *keyring.Keyring
 	// CallTimeout bounds each call to the device. A process that does not
@@ -68,10 +73,10 @@ type Config struct {
 
 // Intervals of supervision. A device that is away is looked for about once a
 // second, because people wait for it; a configuration that is wrong is tried
-// rarely, because only people can mend it.
+// rarely, because only people can mend it. Backoffs count from one start to the
+// next, so that an attempt that took long in vain is not followed by a pause too.
 const (
 	startTimeout   = 60 * time.Second
-	healthInterval = 5 * time.Second
 	stopTimeout    = 5 * time.Second
 	minBackoff     = 50 * time.Millisecond
 	maxBackoffGone = time.Second
@@ -112,16 +117,18 @@ type Backend struct {
 
 // New makes a backend; Run brings it to life.
 func New(config Config) *Backend {
-	return &Backend{
+	b := &Backend{
 		config:  config,
 		suspect: make(chan chan struct{}),
 		retry:   make(chan struct{}, 1),
 		status: Status{
-			Name: config.Name, Plugin: config.Plugin, State: Starting,
+			Name: config.Name, Plugin: config.Plugin,
 			AllowForeignEndpoint: config.AllowForeignEndpoint,
 		},
 		changed: make(chan struct{}),
 	}
+	b.status.State = b.first()
+	return b
 }
 
 // Status returns how the backend is now.
@@ -131,24 +138,6 @@ func (b *Backend) Status() Status {
 	return b.status
 }
 
-// RetryLogin forgets refused and unanswered logins, so that one more attempt is
-// made now, or at the next start.
-func (b *Backend) RetryLogin() error {
-	if err := b.config.Logins.RetryLogin(b.config.Name); err != nil {
-		return err
-	}
-	select {
-	case b.retry <- struct{}{}:
-	default: // another administrator was faster
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.status.State == Blocked {
-		b.status.State, b.status.Err, b.down = Starting, nil, false
-	}
-	return nil
-}
-
 // Run supervises until ctx ends, then shuts the process down and waits for the
 // calls on the device. No call may be begun after that.
 func (b *Backend) Run(ctx context.Context) {
@@ -156,7 +145,7 @@ func (b *Backend) Run(ctx context.Context) {
 	backoff := minBackoff
 	for ctx.Err() == nil {
 		started := time.Now()
-		err := b.config.Logins.BlockedLogin(b.config.Name)
+		err := b.awaitPIN(ctx)
 		if err == nil {
 			err = b.serve(ctx)
 		}
@@ -172,18 +161,20 @@ func (b *Backend) Run(ctx context.Context) {
 			backoff = minBackoff
 		}
 		b.set(Restarting, nil, err)
+		next := started.Add(backoff/2 + rand.N(backoff/2)) //nolint:gosec // jitter needs no secrecy
 		select {
 		case <-ctx.Done():
-		case <-time.After(backoff/2 + rand.N(backoff/2)): //nolint:gosec // jitter needs no secrecy
+		case <-time.After(time.Until(next)):
 		}
 		backoff = min(2*backoff, longest(err))
 	}
 }
 
-// longest is how long to pause at most after err.
+// longest is how long to pause at most after err. How a device that is away
+// answers is not documented, so a code that nobody knows counts as that.
 func longest(err error) time.Duration {
 	switch hsm.ReasonOf(err) {
-	case hsm.TokenGone, hsm.Timeout, hsm.Busy, hsm.NotFound:
+	case hsm.TokenGone, hsm.Timeout, hsm.Busy, hsm.NotFound, hsm.Internal:
 		return maxBackoffGone
 	default:
 		return maxBackoff
@@ -201,7 +192,9 @@ func (b *Backend) block(ctx context.Context, err error) {
 	}
 }
 
-// serve runs one process from its start to its end and says why it ended.
+// serve runs one process from its start to its end and says why it ended. Only
+// the first one has to be described before it serves: a device takes a second to
+// be asked what it can do, which after a loss everybody would wait for.
 func (b *Backend) serve(ctx context.Context) error {
 	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -210,14 +203,16 @@ func (b *Backend) serve(ctx context.Context) error {
 		b.failed()
 		return err
 	}
-	info, err := process.Token().Describe(startCtx)
-	if err != nil {
-		process.Kill()
-		b.failed()
-		return err
+	known := b.Status().Info != nil
+	if !known {
+		if err := b.describe(startCtx, process.Token()); err != nil {
+			process.Kill()
+			b.failed()
+			return err
+		}
 	}
 	b.mu.Lock()
-	b.status.Info, b.status.PID = info, process.PID()
+	b.status.PID = process.PID()
 	b.kill = process.Kill
 	b.mu.Unlock()
 	select {
@@ -225,43 +220,22 @@ func (b *Backend) serve(ctx context.Context) error {
 	default:
 	}
 	b.set(Ready, process.Token(), nil)
-	b.config.Log.Info("backend ready", "backend", b.config.Name, "model", info.Model,
-		"serial", info.Serial, "label", info.Label, "pid", process.PID())
-	return b.watch(ctx, process)
+	b.config.Log.Info("backend ready", "backend", b.config.Name, "pid", process.PID())
+	return b.watch(ctx, process, known)
 }
 
-func (b *Backend) watch(ctx context.Context, process Process) error {
-	ticker := time.NewTicker(healthInterval)
-	defer ticker.Stop()
-	for {
-		var asked chan struct{}
-		select {
-		case <-ctx.Done():
-			b.set(Stopped, nil, nil)
-			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-			defer cancel()
-			process.Shutdown(stopCtx)
-			return ctx.Err()
-		case <-process.Exited():
-			process.Kill() // releases what belongs to the dead process
-			return hsm.Errorf(hsm.TokenGone, "the plugin process ended unexpectedly")
-		case <-ticker.C:
-		case asked = <-b.suspect:
-		}
-		if err := b.health(ctx, process.Token()); err != nil && ctx.Err() == nil {
-			process.Kill()
-			return err
-		}
-		if asked != nil {
-			close(asked)
-		}
+// describe asks the token what it is and can do.
+func (b *Backend) describe(ctx context.Context, token hsm.Token) error {
+	info, err := token.Describe(ctx)
+	if err != nil {
+		return err
 	}
-}
-
-func (b *Backend) health(ctx context.Context, token hsm.Token) error {
-	ctx, cancel := context.WithTimeout(ctx, b.config.CallTimeout)
-	defer cancel()
-	return token.Health(ctx)
+	b.mu.Lock()
+	b.status.Info = info
+	b.mu.Unlock()
+	b.config.Log.Info("backend described", "backend", b.config.Name, "model", info.Model,
+		"serial", info.Serial, "label", info.Label)
+	return nil
 }
 
 // failed opens the circuit: until a start succeeds, nobody waits for one.

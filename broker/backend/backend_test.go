@@ -19,19 +19,27 @@ const callTimeout = 30 * time.Second
 
 // process is a plugin process without a process.
 type process struct {
-	token  *hsmtest.Token
-	exited chan struct{}
-	once   sync.Once
+	token   *hsmtest.Token
+	stopped bool // as by SIGSTOP
+	exited  chan struct{}
+	once    sync.Once
 }
 
 func newProcess(token *hsmtest.Token) *process {
 	return &process{token: token, exited: make(chan struct{})}
 }
 
-func (p *process) Token() hsm.Token         { return p.token }
-func (p *process) PID() int                 { return 42 }
-func (p *process) Exited() <-chan struct{}  { return p.exited }
-func (p *process) Kill()                    { p.once.Do(func() { close(p.exited) }) }
+func (p *process) Token() hsm.Token        { return p.token }
+func (p *process) PID() int                { return 42 }
+func (p *process) Exited() <-chan struct{} { return p.exited }
+func (p *process) Kill()                   { p.once.Do(func() { close(p.exited) }) }
+func (p *process) Ping(ctx context.Context) error {
+	if p.stopped {
+		<-ctx.Done()
+		return hsm.Errorf(hsm.Timeout, "no answer")
+	}
+	return nil
+}
 func (p *process) Shutdown(context.Context) { p.token.Close(context.Background()); p.Kill() }
 
 // launcher hands out processes in turn and remembers them.
@@ -227,7 +235,7 @@ func TestHungProcessIsKilled(t *testing.T) {
 		defer close(release)
 		// One call hangs inside the library; the health check still passes.
 		first.token.FailWith(func(call string) error {
-			if call == "Keys" {
+			if call == "Key" {
 				select {
 				case <-release:
 				case <-first.exited:
@@ -237,8 +245,8 @@ func TestHungProcessIsKilled(t *testing.T) {
 			}
 			return nil
 		})
-		if _, err := b.Token().Keys(t.Context()); !errors.Is(err, hsm.Timeout) {
-			t.Errorf("Keys: %v", err)
+		if _, err := b.Token().Key(t.Context(), hsm.NewKeyID()); !errors.Is(err, hsm.Timeout) {
+			t.Errorf("Key: %v", err)
 		}
 		synctest.Wait()
 		if err := b.Token().Health(t.Context()); err != nil {

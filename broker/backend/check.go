@@ -2,34 +2,66 @@ package backend
 
 import (
 	"context"
+	"encoding/hex"
 
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/conformance"
 )
 
-// Check runs the conformance suite against the backend's token. The suite has
-// plugin processes of its own, beside the one that serves; a blocked backend is
-// not checked, because each of them would log in.
-func (b *Backend) Check(ctx context.Context, destructive bool, progress func(conformance.Result)) (*conformance.Report, error) {
+// CheckRequest says how a backend is checked.
+type CheckRequest struct {
+	Destructive bool     // admits one wrong PIN
+	RunBy       []string // programs and their versions, for the report
+	Progress    func(conformance.Result)
+}
+
+// Check runs the conformance suite against the backend's token, with the PIN that
+// the backend itself has. The suite has plugin processes of its own, beside the
+// one that serves; a backend that is blocked or has no PIN is not checked, because
+// each of them would log in.
+//
+// Nobody but the plugin reaches the token here, so checks that take another
+// program on it are not run, and the report says so.
+func (b *Backend) Check(ctx context.Context, req CheckRequest) (*conformance.Report, error) {
 	if !b.checking.TryLock() {
 		return nil, failure.New(failure.WrongState, "CHECK_RUNNING", "backend %q is being checked already", b.config.Name)
 	}
 	defer b.checking.Unlock()
+	if b.Status().State == WaitingForPIN {
+		return nil, b.waiting()
+	}
 	if err := b.config.Logins.BlockedLogin(b.config.Name); err != nil {
 		return nil, err
 	}
-	c := &checked{backend: b}
+	side := b.config.Side
+	sum, err := expectedSum(side, side.path())
+	if err != nil {
+		return nil, err
+	}
+	// What the report names is what runs, in every process of this check.
+	side.SHA256 = hex.EncodeToString(sum)
+	pin, err := side.pin()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(pin)
+	c := newChecked(side, pin)
 	defer c.kill()
 	return conformance.Run(ctx, conformance.Config{
-		Open: func(ctx context.Context) (hsm.Token, error) { return c.open(ctx, nil) },
+		Open: func(ctx context.Context) (hsm.Token, error) { return c.open(ctx, LaunchPlugin(c.config)) },
 		OpenWithPIN: func(ctx context.Context, pin []byte) (hsm.Token, error) {
-			return c.open(ctx, append([]byte{}, pin...)) // nil would mean the configured PIN
+			return c.open(ctx, LaunchPluginWith(c.config, pin))
 		},
-		Kill:        func() error { c.kill(); return nil },
-		Destructive: destructive,
-		Plugin:      b.config.Plugin,
-		Progress:    progress,
+		Kill:         func() error { c.kill(); return nil },
+		Leaks:        c.leaks,
+		Asked:        func() hsm.TokenID { return c.asked },
+		Exposed:      c.exposed,
+		Destructive:  req.Destructive,
+		Plugin:       side.path(),
+		PluginSHA256: side.SHA256,
+		RunBy:        req.RunBy,
+		Progress:     req.Progress,
 	}), nil
 }
 
@@ -38,28 +70,5 @@ func (b *Backend) Check(ctx context.Context, destructive bool, progress func(con
 func (b *Backend) MakeToken(ctx context.Context, label string, soPIN, pin []byte) (serial string, err error) {
 	b.checking.Lock()
 	defer b.checking.Unlock()
-	return b.config.InitToken(ctx, label, soPIN, pin)
-}
-
-// checked is the one process that the suite has at a time.
-type checked struct {
-	backend *Backend
-	process Process
-}
-
-func (c *checked) open(ctx context.Context, pin []byte) (hsm.Token, error) {
-	c.kill()
-	process, err := c.backend.config.LaunchCheck(pin)(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c.process = process
-	return process.Token(), nil
-}
-
-func (c *checked) kill() {
-	if c.process != nil {
-		c.process.Kill()
-		c.process = nil
-	}
+	return InitToken(ctx, b.config.Side, label, soPIN, pin)
 }

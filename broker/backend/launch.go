@@ -32,10 +32,12 @@ type PluginConfig struct {
 	SocketDir   string // exists, 0700
 	Settings    map[string]string
 	PINFile     string
+	Prompted    *PromptedPIN      // instead of PINFile, unless nil
+	Asked       func(hsm.TokenID) // is told what the PIN is asked for; may be nil
 	Log         *slog.Logger
 
-	Backend string // its name, under which logins are remembered
-	Logins  *keyring.Keyring
+	Backend string           // its name
+	Logins  *keyring.Keyring // remembers them, by token
 }
 
 // LaunchPlugin returns a Launch that starts a plugin process. The checksum and
@@ -43,23 +45,28 @@ type PluginConfig struct {
 // written down before the plugin gets the PIN, and its outcome afterwards.
 func LaunchPlugin(config PluginConfig) Launch {
 	return func(ctx context.Context) (Process, error) {
-		attempted := false
-		process, err := launch(ctx, config, func(context.Context) ([]byte, error) {
-			pin, err := readPIN(config.PINFile)
+		var end func(outcome error) error
+		process, err := launch(ctx, config, func(ctx context.Context, token hsm.TokenID) ([]byte, error) {
+			if config.Asked != nil {
+				config.Asked(token)
+			}
+			pin, err := config.pin()
 			if err != nil {
 				return nil, err
 			}
-			if err := config.Logins.BeginLogin(config.Backend, time.Now()); err != nil {
+			if end, err = config.Logins.BeginLogin(ctx, token, config.Backend, time.Now()); err != nil {
 				clear(pin)
 				return nil, err
 			}
-			attempted = true
 			return pin, nil
 		})
-		if !attempted {
+		if end == nil {
 			return process, err
 		}
-		if noted := config.Logins.EndLogin(config.Backend, err); noted != nil && err == nil {
+		if config.Prompted != nil && hsm.ReasonOf(err).NeedsOperator() {
+			config.Prompted.wipe()
+		}
+		if noted := end(err); noted != nil && err == nil {
 			process.Kill()
 			return nil, noted
 		}
@@ -67,7 +74,7 @@ func LaunchPlugin(config PluginConfig) Launch {
 	}
 }
 
-// LaunchPluginWith is LaunchPlugin with another PIN than that of the file, for
+// LaunchPluginWith is LaunchPlugin with another PIN than the configured one, for
 // the conformance suite. It is not remembered: an administrator asked for it.
 func LaunchPluginWith(config PluginConfig, pin []byte) Launch {
 	return func(ctx context.Context) (Process, error) { return launch(ctx, config, hsm.PIN(pin)) }
@@ -97,10 +104,7 @@ func launch(ctx context.Context, config PluginConfig, pin hsm.PINSource) (Proces
 }
 
 func start(ctx context.Context, config PluginConfig) (*plugin.Process, error) {
-	path := config.Plugin
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(config.Dir, config.Plugin)
-	}
+	path := config.path()
 	sum, err := expectedSum(config, path)
 	if err != nil {
 		return nil, err
@@ -116,6 +120,26 @@ type pluginProcess struct {
 }
 
 func (p pluginProcess) Token() hsm.Token { return p.token }
+
+// path of the executable, absolute.
+func (c PluginConfig) path() string {
+	if filepath.IsAbs(c.Plugin) {
+		return c.Plugin
+	}
+	return filepath.Join(c.Dir, c.Plugin)
+}
+
+// pin returns the configured PIN. The caller wipes it.
+func (c PluginConfig) pin() ([]byte, error) {
+	if c.Prompted == nil {
+		return readPIN(c.PINFile)
+	}
+	pin := c.Prompted.read()
+	if pin == nil {
+		return nil, hsm.Errorf(hsm.PINMissing, "backend %q waits for its PIN", c.Backend)
+	}
+	return pin, nil
+}
 
 // readPIN reads a PIN file and drops one line ending. What is wrong with the file
 // is no refused login: it is looked at again until it is right.

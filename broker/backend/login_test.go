@@ -36,7 +36,7 @@ func logIn(ctx context.Context, mode string, req plugin.OpenRequest) (hsm.Token,
 	if mode == "absent" {
 		return nil, hsm.Errorf(hsm.TokenGone, "the HSM cannot be reached")
 	}
-	pin, err := req.PIN(ctx)
+	pin, err := req.PIN(ctx, hsm.TokenID{Manufacturer: "kmsbroker", Model: "test", Serial: "0815"})
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +51,8 @@ func logIn(ctx context.Context, mode string, req plugin.OpenRequest) (hsm.Token,
 	switch mode {
 	case "crash":
 		os.Exit(1)
+	case "babble":
+		req.Logger.Debug("logging in", "with", string(pin))
 	case "odd":
 		return nil, &hsm.Error{Reason: hsm.Internal, Code: "0x80000999", Detail: "log in"}
 	case "lost":
@@ -78,7 +80,7 @@ func TestLoginsAreCounted(t *testing.T) {
 		t.Run(tt.mode, func(t *testing.T) {
 			dir := t.TempDir()
 			for life := range 2 {
-				b, attempts := live(t, dir, tt.mode)
+				b, attempts := live(t, dir, tt.mode, "hsm")
 				awaitBlocked(t, b)
 				if err := b.Token().Health(t.Context()); !errors.Is(err, tt.reason) {
 					t.Errorf("life %d: %v, want %s", life, err, tt.reason)
@@ -88,8 +90,15 @@ func TestLoginsAreCounted(t *testing.T) {
 				}
 				b.stop()
 			}
-			b, attempts := live(t, dir, tt.mode)
+			// Another name changes nothing: it is the token that counts.
+			b, attempts := live(t, dir, tt.mode, "renamed")
 			awaitBlocked(t, b)
+			if err := b.Token().Health(t.Context()); !errors.Is(err, tt.reason) || !strings.Contains(err.Error(), `by backend "hsm"`) {
+				t.Errorf("renamed: %v, want %s and who it was", err, tt.reason)
+			}
+			if got := attempts(); got != tt.attempts {
+				t.Errorf("renamed: %d PINs were sent, want %d", got, tt.attempts)
+			}
 			if err := b.RetryLogin(); err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +114,7 @@ func TestLoginsAreCounted(t *testing.T) {
 // TestAbsentTokenCostsNoLogin: what fails before the login is not counted, and
 // does not block however often it happens.
 func TestAbsentTokenCostsNoLogin(t *testing.T) {
-	b, attempts := live(t, t.TempDir(), "absent")
+	b, attempts := live(t, t.TempDir(), "absent", "hsm")
 	b.awaitAttempts(4)
 	if s := b.Status(); s.State == Blocked || attempts() != 0 {
 		t.Errorf("state %s, %d PINs were sent", s.State, attempts())
@@ -116,7 +125,7 @@ func TestAbsentTokenCostsNoLogin(t *testing.T) {
 func TestGoodLoginIsForgotten(t *testing.T) {
 	dir := t.TempDir()
 	for range 4 {
-		b, _ := live(t, dir, "good")
+		b, _ := live(t, dir, "good", "hsm")
 		if err := b.Token().Health(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -132,8 +141,9 @@ type alive struct {
 	launched chan struct{}
 }
 
-// live runs a backend on the registry in dir. attempts counts the PINs sent.
-func live(t *testing.T, dir, mode string) (b *alive, attempts func() int) {
+// live runs a backend on the registry in dir. attempts counts the PINs sent. The
+// PIN is in a file, unless the name is that of a backend whose PIN is entered.
+func live(t *testing.T, dir, mode, name string) (b *alive, attempts func() int) {
 	t.Helper()
 	logins, err := keyring.Open(dir)
 	if err != nil {
@@ -148,14 +158,18 @@ func live(t *testing.T, dir, mode string) (b *alive, attempts func() int) {
 	if err := os.WriteFile(pin, []byte("1234"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var prompted *PromptedPIN
+	if name == "prompted" {
+		prompted = NewPromptedPIN()
+	}
 	launch := LaunchPlugin(PluginConfig{
 		Plugin: path, SHA256: sum, Environment: []string{modeVariable + "=" + mode}, SocketDir: sockets,
 		Settings: map[string]string{"attempts": noted}, PINFile: pin, Log: slog.New(slog.DiscardHandler),
-		Backend: "hsm", Logins: logins,
+		Backend: name, Logins: logins, Prompted: prompted,
 	})
 	b = &alive{t: t, launched: make(chan struct{}, 1000)}
 	b.Backend = New(Config{
-		Name: "hsm", Logins: logins, CallTimeout: callTimeout, Log: slog.New(slog.DiscardHandler), Changed: func(Status) {},
+		Name: name, Prompted: prompted, Logins: logins, CallTimeout: callTimeout, Log: slog.New(slog.DiscardHandler), Changed: func(Status) {},
 		Launch: func(ctx context.Context) (Process, error) {
 			defer func() { b.launched <- struct{}{} }()
 			return launch(ctx)
@@ -183,17 +197,22 @@ func live(t *testing.T, dir, mode string) (b *alive, attempts func() int) {
 
 func awaitBlocked(t *testing.T, b *alive) {
 	t.Helper()
+	b.await(Blocked)
+}
+
+func (b *alive) await(want State) {
+	b.t.Helper()
 	for {
 		b.mu.Lock()
 		state, changed := b.status.State, b.changed
 		b.mu.Unlock()
-		if state == Blocked {
+		if state == want {
 			return
 		}
 		select {
 		case <-changed:
 		case <-time.After(30 * time.Second):
-			t.Fatalf("not blocked: %+v", b.Status())
+			b.t.Fatalf("not %s: %+v", want, b.Status())
 		}
 	}
 }

@@ -31,6 +31,8 @@ func (b *Backend) current(ctx context.Context) (hsm.Token, error) {
 		switch {
 		case token != nil:
 			return token, nil
+		case status.State == WaitingForPIN:
+			return nil, b.waiting()
 		case status.State == Blocked:
 			return nil, b.unavailable(hsm.ReasonOf(status.Err), "is blocked", status.Err)
 		case down && status.Err != nil, status.State == Stopped:
@@ -57,12 +59,16 @@ func (b *Backend) unavailable(reason hsm.Reason, how string, cause error) error 
 // call runs f on the current process' token, and once more on the next one when
 // the first went away under it.
 func call[T any](ctx context.Context, b *Backend, f func(context.Context, hsm.Token) (T, error)) (T, error) {
+	return callWithin(ctx, b, b.config.CallTimeout, f)
+}
+
+func callWithin[T any](ctx context.Context, b *Backend, limit time.Duration, f func(context.Context, hsm.Token) (T, error)) (T, error) {
 	var zero T
 	first, err := b.current(ctx)
 	if err != nil {
 		return zero, err
 	}
-	answer, err := device(ctx, b, first, f)
+	answer, err := device(ctx, b, first, limit, f)
 	if !errors.Is(err, hsm.TokenGone) {
 		return answer, err
 	}
@@ -73,24 +79,24 @@ func call[T any](ctx context.Context, b *Backend, f func(context.Context, hsm.To
 	if err != nil {
 		return zero, err
 	}
-	return device(ctx, b, second, f)
+	return device(ctx, b, second, limit, f)
 }
 
-// device runs a call with its deadline. A caller may leave earlier, the call
+// device runs a call with its time limit. A caller may leave earlier, the call
 // goes on: nothing can interrupt a vendor library, and only the whole deadline
 // tells a hung one from an impatient caller.
-func device[T any](ctx context.Context, b *Backend, token hsm.Token, f func(context.Context, hsm.Token) (T, error)) (T, error) {
+func device[T any](ctx context.Context, b *Backend, token hsm.Token, limit time.Duration, f func(context.Context, hsm.Token) (T, error)) (T, error) {
 	type outcome struct {
 		answer T
 		err    error
 	}
 	done := make(chan outcome, 1)
 	b.calls.Go(func() {
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.config.CallTimeout)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		answer, err := f(limited, token)
 		if errors.Is(err, hsm.Timeout) && limited.Err() != nil {
-			b.hung(token)
+			b.hung(token, limit)
 		}
 		done <- outcome{answer, err}
 	})
@@ -105,13 +111,13 @@ func device[T any](ctx context.Context, b *Backend, token hsm.Token, f func(cont
 
 // hung has the process of a token replaced, if it is still the current one. Its
 // health check may pass all the same: one stuck call leaves the others alive.
-func (b *Backend) hung(token hsm.Token) {
+func (b *Backend) hung(token hsm.Token, limit time.Duration) {
 	b.mu.Lock()
 	kill := b.kill
 	same := b.token == token
 	b.mu.Unlock()
 	if same {
-		b.config.Log.Warn("a call did not end in time, killing the plugin", "backend", b.config.Name, "timeout", b.config.CallTimeout)
+		b.config.Log.Warn("a call did not end in time, killing the plugin", "backend", b.config.Name, "timeout", limit)
 		kill()
 	}
 }
@@ -153,8 +159,12 @@ func (t token) GenerateKey(ctx context.Context, spec hsm.KeySpec) (*hsm.Key, err
 	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (*hsm.Key, error) { return h.GenerateKey(ctx, spec) })
 }
 
+// listCalls is how many calls' time a list may take: it is as many calls on the
+// device as there are keys, and a slow device needs 200 ms for each.
+const listCalls = 10
+
 func (t token) Keys(ctx context.Context) ([]hsm.Key, error) {
-	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) ([]hsm.Key, error) { return h.Keys(ctx) })
+	return callWithin(ctx, t.backend, listCalls*t.backend.config.CallTimeout, func(ctx context.Context, h hsm.Token) ([]hsm.Key, error) { return h.Keys(ctx) })
 }
 
 func (t token) Key(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
@@ -167,6 +177,10 @@ func (t token) CheckValue(ctx context.Context, id hsm.KeyID) (hsm.CheckValue, er
 
 func (t token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
 	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) ([]byte, error) { return h.Wrap(ctx, req) })
+}
+
+func (t token) SealKey(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
+	return call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (*hsm.Key, error) { return h.SealKey(ctx, id) })
 }
 
 func (t token) DestroyKey(ctx context.Context, id hsm.KeyID) error {

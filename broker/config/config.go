@@ -40,7 +40,7 @@ type Backend struct {
 	Name                 string
 	Plugin               string // a file name in PluginDir, or an absolute path
 	SHA256               string // lower-case hex, "" is what the plugin directory's manifest says
-	PINFile              string
+	PINFile              string // "" when an administrator enters the PIN
 	AllowForeignEndpoint bool
 	CallTimeout          time.Duration // of each call to the device
 	Settings             map[string]string

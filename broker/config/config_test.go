@@ -63,6 +63,7 @@ func TestGood(t *testing.T) {
 				Environment: map[string]string{"SOFTHSM2_CONF": "/etc/kmsbroker/softhsm2.conf"},
 			},
 			{Name: "luna", Plugin: "/usr/lib/luna/plugin", PINFile: "/etc/kmsbroker/luna.pin", CallTimeout: DefaultCallTimeout},
+			{Name: "vault", Plugin: "dpod", CallTimeout: DefaultCallTimeout},
 		},
 		Grants: []authz.Grant{
 			{
@@ -134,6 +135,15 @@ func TestProblems(t *testing.T) {
 		{"unknown section", minimal + "[socket]\n", `f:4: unknown key socket; did you mean "sockets"?`},
 		{"dotted", "kms.region = 'cn-hangzhou'\nkms.credentials_file = '/c'\nkms.x = 1\n", "f:3: unknown key kms.x"},
 		{"section of another type", "kms = 5\n", "f:1: kms must be a table, not an integer"},
+		{"no PIN", minimal + "[backend.hsm]\nplugin = 'softhsm'\n",
+			`f:4: backend.hsm needs a PIN: pin_file = "/path", or pin = "prompt" to enter it with "kmsbrokerctl backend login"`},
+		{"two PINs", minimal + "[backend.hsm]\nplugin = 'softhsm'\npin = 'prompt'\npin_file = '/pin'\n",
+			"f:7: backend.hsm.pin_file and backend.hsm.pin exclude each other"},
+		// Whoever writes the PIN there must not find it in a log.
+		{"the PIN itself", minimal + "[backend.hsm]\nplugin = 'softhsm'\npin = 'geheim-4711'\n",
+			`f:6: backend.hsm.pin can only be "prompt": a PIN does not belong into this file, give the path of one with pin_file`},
+		{"the PIN itself as a number", minimal + "[backend.hsm]\nplugin = 'softhsm'\npin = 4711\n",
+			`f:6: backend.hsm.pin must be "prompt", not an integer`},
 		{"NUL", "state_dir = \"/a\\u0000b\"\n" + minimal, "f:1: state_dir must not contain a NUL character"},
 		{"empty path", "state_dir = ''\n" + minimal, `f:1: state_dir must be an absolute path, not ""`},
 		{"empty required path", "[kms]\nregion = 'r'\ncredentials_file = ''\n", `f:3: kms.credentials_file must be an absolute path, not ""`},

@@ -195,7 +195,7 @@ func (t *table) backend(name string) Backend {
 		Name:                 name,
 		Plugin:               t.plugin("plugin"),
 		SHA256:               t.checksum("sha256"),
-		PINFile:              t.required("pin_file"),
+		PINFile:              t.pinFile(),
 		AllowForeignEndpoint: t.boolean("allow_foreign_endpoint"),
 		CallTimeout:          t.duration("call_timeout", DefaultCallTimeout, time.Second, 10*time.Minute),
 		Settings:             t.texts("settings"),
@@ -203,6 +203,29 @@ func (t *table) backend(name string) Backend {
 	}
 	t.done()
 	return b
+}
+
+// pinFile reads where the PIN comes from: exactly one of pin_file = "/path" and
+// pin = "prompt". What else stands in pin may be a PIN and is not repeated.
+func (t *table) pinFile() string {
+	const prompt, file = "pin", "pin_file"
+	word, isText := read[string](t, prompt, `"prompt"`)
+	if isText && word != "prompt" {
+		t.problem(prompt, `%s can only be "prompt": a PIN does not belong into this file, give the path of one with pin_file`, t.full(prompt))
+	}
+	_, prompted := t.values[prompt]
+	_, named := t.values[file]
+	switch {
+	case prompted && named:
+		t.problem(file, "%s and %s exclude each other", t.full(file), t.full(prompt))
+	case !prompted && !named:
+		t.doc.problem(t.line, `%s needs a PIN: pin_file = "/path", or pin = "prompt" to enter it with "kmsbrokerctl backend login"`, t.name)
+	}
+	if !named {
+		t.known = append(t.known, file)
+		return ""
+	}
+	return t.required(file)
 }
 
 func (t *table) plugin(key string) string {

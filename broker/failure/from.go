@@ -39,7 +39,7 @@ var hsmKinds = map[hsm.Reason]struct {
 	kind Kind
 	hint string
 }{
-	hsm.PINIncorrect:         {WrongState, "the PIN is not tried again; correct the PIN file, then `kmsbrokerctl backend retry-login`"},
+	hsm.PINIncorrect:         {WrongState, "the PIN is not tried again; correct the PIN file, then `kmsbrokerctl backend retry-login`, and `kmsbrokerctl backend login` where the PIN is entered"},
 	hsm.PINLocked:            {WrongState, "the HSM's security officer must unlock the role, then `kmsbrokerctl backend retry-login`"},
 	hsm.PINExpired:           {WrongState, "change the role's PIN on the HSM and in the PIN file, then `kmsbrokerctl backend retry-login`"},
 	hsm.PINMissing:           {WrongState, "give the role a PIN on the HSM and the backend a pin_file, then `kmsbrokerctl backend retry-login`"},

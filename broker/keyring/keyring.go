@@ -36,7 +36,8 @@ var (
 	metaBucket    = []byte("meta")
 	keysBucket    = []byte("keys")
 	importsBucket = []byte("imports")
-	loginsBucket  = []byte("logins")
+	loginsBucket  = []byte("logins") // by token
+	tokensBucket  = []byte("tokens") // that each backend has met last
 	versionKey    = []byte("version")
 	instanceKey   = []byte("instance-id")
 )
@@ -48,6 +49,9 @@ type Keyring struct {
 
 	writing  sync.Mutex // held from the transaction to the publication
 	snapshot atomic.Pointer[snapshot]
+
+	turning sync.Mutex
+	turns   map[string]chan struct{} // at logging in, by token
 }
 
 // snapshot is never changed after it was published, nor is what it points to.
@@ -69,7 +73,7 @@ func Open(dir string) (*Keyring, error) {
 	case err != nil:
 		return nil, fmt.Errorf("key registry %s is damaged, restore it from a backup: %w", path, err)
 	}
-	k := &Keyring{db: db}
+	k := &Keyring{db: db, turns: map[string]chan struct{}{}}
 	if err := boltfile.Survive(func() error { return k.load() }); err != nil {
 		// A file whose pages cannot be read cannot be closed either.
 		closed := boltfile.Survive(db.Close)
@@ -101,8 +105,10 @@ func (k *Keyring) load() error {
 			return fmt.Errorf("it has format %s, this kmsbrokerd knows %s; run the release that wrote it",
 				version, formatVersion)
 		}
-		if _, err := tx.CreateBucketIfNotExists(loginsBucket); err != nil {
-			return err
+		for _, name := range [][]byte{loginsBucket, tokensBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
 		}
 		k.instanceID = string(meta.Get(instanceKey))
 		s, err := readAll(tx)

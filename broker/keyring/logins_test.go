@@ -1,50 +1,66 @@
 package keyring
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 )
 
-// TestLoginsAcrossRestarts opens the registry anew before each step, as a daemon
-// does that crashes whenever it can.
-func TestLoginsAcrossRestarts(t *testing.T) {
-	wrong := &hsm.Error{Reason: hsm.PINIncorrect, Code: "CKR_PIN_INCORRECT", Detail: "log in"}
-	begin := func(want hsm.Reason) func(*testing.T, *Keyring) {
-		return func(t *testing.T, k *Keyring) {
-			t.Helper()
-			err := k.BeginLogin("hsm", time.Now())
-			if want == "" && err != nil || want != "" && !errors.Is(err, want) {
-				t.Fatalf("BeginLogin: %v, want %q", err, want)
-			}
-		}
+var (
+	payments  = hsm.TokenID{Manufacturer: "SafeNet", Model: "LunaSA 7.2.0", Serial: "1234567890123"}
+	wrongPIN  = &hsm.Error{Reason: hsm.PINIncorrect, Code: "CKR_PIN_INCORRECT", Detail: "log in"}
+	succeeded error
+)
+
+// errCrash as an outcome means that the attempt is never ended.
+var errCrash = errors.New("the daemon crashed")
+
+// attempt makes one login, which must be allowed exactly if want is empty.
+func attempt(t *testing.T, k *Keyring, backend string, token hsm.TokenID, outcome error, want hsm.Reason) error {
+	t.Helper()
+	end, err := k.BeginLogin(t.Context(), token, backend, time.Now())
+	if want == "" && err != nil || want != "" && !errors.Is(err, want) {
+		t.Fatalf("BeginLogin for %s on %v: %v, want %q", backend, token, err, want)
 	}
-	end := func(outcome error) func(*testing.T, *Keyring) {
-		return func(t *testing.T, k *Keyring) {
-			t.Helper()
-			if err := k.EndLogin("hsm", outcome); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	retry := func(t *testing.T, k *Keyring) {
-		t.Helper()
-		if err := k.RetryLogin("hsm"); err != nil {
+	if err == nil && !errors.Is(outcome, errCrash) {
+		if err := end(outcome); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return err
+}
+
+func retry(t *testing.T, k *Keyring, backend string) {
+	t.Helper()
+	if err := k.RetryLogin(backend); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLoginsAcrossRestarts opens the registry anew before each step, as a daemon
+// does that crashes whenever it can.
+func TestLoginsAcrossRestarts(t *testing.T) {
+	type step = func(*testing.T, *Keyring)
+	try := func(outcome error, want hsm.Reason) step {
+		return func(t *testing.T, k *Keyring) { t.Helper(); attempt(t, k, "hsm", payments, outcome, want) }
+	}
+	unblock := func(t *testing.T, k *Keyring) { t.Helper(); retry(t, k, "hsm") }
+	lost, late := hsm.Errorf(hsm.TokenGone, "x"), hsm.Errorf(hsm.Timeout, "x")
 	tests := []struct {
 		name  string
-		steps []func(*testing.T, *Keyring)
+		steps []step
 	}{
-		{"success is forgotten", []func(*testing.T, *Keyring){begin(""), end(nil), begin(""), end(nil), begin(""), end(nil), begin("")}},
-		{"a wrong PIN is never tried again", []func(*testing.T, *Keyring){begin(""), end(wrong), begin(hsm.PINIncorrect), begin(hsm.PINIncorrect)}},
-		{"a crash may be repeated once", []func(*testing.T, *Keyring){begin(""), begin(""), begin(hsm.LoginUnclear), begin(hsm.LoginUnclear)}},
-		{"a lost link is no answer", []func(*testing.T, *Keyring){begin(""), end(hsm.Errorf(hsm.TokenGone, "x")), begin(""), end(hsm.Errorf(hsm.Timeout, "x")), begin(hsm.LoginUnclear)}},
-		{"success after a crash is forgotten", []func(*testing.T, *Keyring){begin(""), begin(""), end(nil), begin(""), begin("")}},
-		{"an administrator unblocks", []func(*testing.T, *Keyring){begin(""), end(wrong), begin(hsm.PINIncorrect), retry, begin(""), end(nil)}},
+		{"success is forgotten", []step{try(succeeded, ""), try(succeeded, ""), try(succeeded, ""), try(succeeded, "")}},
+		{"a wrong PIN is never tried again", []step{try(wrongPIN, ""), try(nil, hsm.PINIncorrect), try(nil, hsm.PINIncorrect)}},
+		{"a crash may be repeated once", []step{try(errCrash, ""), try(errCrash, ""), try(nil, hsm.LoginUnclear), try(nil, hsm.LoginUnclear)}},
+		{"a lost link is no answer", []step{try(lost, ""), try(late, ""), try(nil, hsm.LoginUnclear)}},
+		{"success after a crash is forgotten", []step{try(errCrash, ""), try(succeeded, ""), try(errCrash, ""), try(errCrash, ""), try(nil, hsm.LoginUnclear)}},
+		{"an administrator unblocks", []step{try(wrongPIN, ""), try(nil, hsm.PINIncorrect), unblock, try(succeeded, "")}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -52,10 +68,9 @@ func TestLoginsAcrossRestarts(t *testing.T) {
 			for _, step := range tt.steps {
 				k := open(t, dir)
 				step(t, k)
-				if err := k.BeginLogin("another", time.Now()); err != nil {
-					t.Errorf("another backend is affected: %v", err)
-				}
-				retryOther(t, k)
+				other := hsm.TokenID{Manufacturer: "SafeNet", Serial: "2"}
+				attempt(t, k, "another", other, errCrash, "")
+				retry(t, k, "another")
 				if err := k.Close(); err != nil {
 					t.Fatal(err)
 				}
@@ -64,21 +79,80 @@ func TestLoginsAcrossRestarts(t *testing.T) {
 	}
 }
 
-func retryOther(t *testing.T, k *Keyring) {
-	t.Helper()
-	if err := k.RetryLogin("another"); err != nil {
-		t.Fatal(err)
+// TestOneTokenHasOneAttempt: what is remembered belongs to the token, whatever
+// the backend is called that has it.
+func TestOneTokenHasOneAttempt(t *testing.T) {
+	k := open(t, t.TempDir())
+	attempt(t, k, "hsm", payments, wrongPIN, "")
+	err := attempt(t, k, "renamed", payments, nil, hsm.PINIncorrect)
+	for _, word := range []string{`"hsm"`, payments.Serial, "CKR_PIN_INCORRECT"} {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("the refusal of another backend lacks %s: %v", word, err)
+		}
 	}
+	upgraded := payments
+	upgraded.Model = "LunaSA 7.8.0"
+	attempt(t, k, "hsm", upgraded, nil, hsm.PINIncorrect)
+	for _, foreign := range []hsm.TokenID{
+		{Manufacturer: payments.Manufacturer, Model: payments.Model, Serial: "1234567890124"},
+		{Manufacturer: "SoftHSM project", Model: payments.Model, Serial: payments.Serial},
+	} {
+		attempt(t, k, "hsm", foreign, succeeded, "")
+	}
+}
+
+// TestRetryLoginIsForTheTokenThatWasMet: also for one that the backend met only
+// to be sent away.
+func TestRetryLoginIsForTheTokenThatWasMet(t *testing.T) {
+	k := open(t, t.TempDir())
+	retry(t, k, "nobody")
+	attempt(t, k, "hsm", payments, wrongPIN, "")
+	elsewhere := hsm.TokenID{Manufacturer: "SafeNet", Serial: "2"}
+	attempt(t, k, "hsm", elsewhere, wrongPIN, "") // its settings were changed
+	retry(t, k, "hsm")
+	attempt(t, k, "hsm", elsewhere, succeeded, "")
+	attempt(t, k, "second", payments, nil, hsm.PINIncorrect)
+	if err := k.BlockedLogin("second"); !errors.Is(err, hsm.PINIncorrect) {
+		t.Errorf("BlockedLogin: %v", err)
+	}
+	retry(t, k, "second")
+	if err := k.BlockedLogin("second"); err != nil {
+		t.Errorf("BlockedLogin after retry-login: %v", err)
+	}
+	attempt(t, k, "hsm", payments, succeeded, "")
+}
+
+// TestLoginsTakeTurns: the second backend waits for the outcome of the first.
+func TestLoginsTakeTurns(t *testing.T) {
+	k := open(t, t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		end, err := k.BeginLogin(t.Context(), payments, "first", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := k.BeginLogin(impatient, payments, "second", time.Now()); !errors.Is(err, hsm.Busy) {
+			t.Errorf("an attempt beside another one: %v", err)
+		}
+		second := make(chan error)
+		go func() {
+			_, err := k.BeginLogin(t.Context(), payments, "second", time.Now())
+			second <- err
+		}()
+		synctest.Wait()
+		if err := end(wrongPIN); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-second; !errors.Is(err, hsm.PINIncorrect) {
+			t.Errorf("after the refusal of the first: %v", err)
+		}
+	})
 }
 
 func TestRefusalIsKeptAsItWas(t *testing.T) {
 	k := open(t, t.TempDir())
-	if err := k.BeginLogin("hsm", time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.EndLogin("hsm", &hsm.Error{Reason: hsm.PINLocked, Code: "CKR_PIN_LOCKED", Detail: "log in to token x"}); err != nil {
-		t.Fatal(err)
-	}
+	attempt(t, k, "hsm", payments, &hsm.Error{Reason: hsm.PINLocked, Code: "CKR_PIN_LOCKED", Detail: "log in to token x"}, "")
 	e, ok := errors.AsType[*hsm.Error](k.BlockedLogin("hsm"))
 	if !ok || e.Reason != hsm.PINLocked || e.Code != "CKR_PIN_LOCKED" || e.Detail != "log in to token x" {
 		t.Errorf("BlockedLogin = %+v", e)

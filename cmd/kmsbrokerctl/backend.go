@@ -11,7 +11,7 @@ import (
 )
 
 func (c *ctl) backendCommand() *cobra.Command {
-	return noun("backend", "Look at the HSM backends", c.backendList(), c.backendShow(), c.backendKeys(), c.backendCheck(), c.backendRetryLogin(), c.backendInitToken())
+	return noun("backend", "Look at the HSM backends", c.backendList(), c.backendShow(), c.backendKeys(), c.backendCheck(), c.backendLogin(), c.backendRetryLogin(), c.backendInitToken())
 }
 
 func (c *ctl) backendList() *cobra.Command {
@@ -83,7 +83,9 @@ func (c *ctl) backendRetryLogin() *cobra.Command {
 		Short: "Allow one more login, after the PIN was corrected",
 		Long: `A refused PIN is never tried again by itself, because ten wrong ones lock or wipe an
 HSM. Correct the PIN file, or have the HSM's security officer unlock the role, and then
-allow one more attempt with this command.`,
+allow one more attempt with this command. Attempts belong to the token: what another
+backend has tried on the same one is forgotten too. Where the PIN is entered, "backend
+login" comes after this.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
 				b, err := control.RetryLogin(cmd.Context(), &v1.RetryLoginRequest{Name: args[0]})

@@ -20,9 +20,12 @@ func (c *ctl) backendCheck() *cobra.Command {
 		Short: "Run the conformance suite against a backend",
 		Long: `Run the conformance suite against a backend, with plugin processes of its own. It is
 safe on a partition in production: it makes and removes keys of its own only. With -o json
-or --report the report can be kept as evidence. Exit status 1 unless the backend passed.`,
+or --report the report can be kept as evidence: it names the device, the plugin by path and
+SHA-256, the programs with their versions, the time, and for each check what was seen and
+the device's own code. A check that cannot be made from here is reported as not run, with
+the reason. Exit status 1 unless the backend passed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req.Name = args[0]
+			req.Name, req.Client = args[0], "kmsbrokerctl "+version
 			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
 				found, err := c.followCheck(cmd, control, req)
 				if err != nil {

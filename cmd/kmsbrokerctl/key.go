@@ -128,7 +128,7 @@ func (c *ctl) keyDeleteMaterial() *cobra.Command {
 		Use: "delete-material NAME", Args: cobra.ExactArgs(1),
 		Short: "Delete the key material in KMS; `key reimport` brings it back from the HSM",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm(args[0], "nothing can be decrypted with it until it is imported again", yes); err != nil {
+			if err := c.confirm("key", args[0], "nothing can be decrypted with it until it is imported again", yes); err != nil {
 				return err
 			}
 			return c.callKey(cmd, v1.ControlClient.DeleteKeyMaterial, args[0])
@@ -145,7 +145,7 @@ func (c *ctl) keyScheduleDeletion() *cobra.Command {
 		Use: "schedule-deletion NAME", Args: cobra.ExactArgs(1),
 		Short: "Have KMS delete the CMK after some days: what was encrypted with it is then lost",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm(args[0], fmt.Sprintf("its CMK will be deleted in %d days and everything encrypted with it is lost", days), yes); err != nil {
+			if err := c.confirm("key", args[0], fmt.Sprintf("its CMK will be deleted in %d days and everything encrypted with it is lost", days), yes); err != nil {
 				return err
 			}
 			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
@@ -162,16 +162,15 @@ func (c *ctl) keyScheduleDeletion() *cobra.Command {
 	return cmd
 }
 
-// confirm has a person type the key's name; where nobody can be asked, --yes
-// says it.
-func (c *ctl) confirm(name, consequence string, yes bool) error {
+// confirm has a person type a name; where nobody can be asked, --yes says it.
+func (c *ctl) confirm(kind, name, consequence string, yes bool) error {
 	if yes {
 		return nil
 	}
 	if !isTerminal(c.stderr) {
-		return usagef("key %s: %s; add --yes to do it without a terminal", name, consequence)
+		return usagef("%s %s: %s; add --yes to do it without a terminal", kind, name, consequence)
 	}
-	fmt.Fprintf(c.stderr, "Key %s: %s.\nType the name of the key to go on: ", name, consequence)
+	fmt.Fprintf(c.stderr, "Attention, %s %s: %s.\nType its name to go on: ", kind, name, consequence)
 	line, err := bufio.NewReader(c.stdin).ReadString('\n')
 	if err != nil || strings.TrimSpace(line) != name {
 		return errors.New("not confirmed, nothing was done")

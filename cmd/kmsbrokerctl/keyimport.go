@@ -119,7 +119,7 @@ func (c *ctl) keyAbandon() *cobra.Command {
 		Use: "abandon NAME", Args: cobra.ExactArgs(1),
 		Short: "Forget an unfinished import; what it made stays and is named",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm(args[0], "its unfinished import is forgotten and cannot be continued", yes); err != nil {
+			if err := c.confirm("key", args[0], "its unfinished import is forgotten and cannot be continued", yes); err != nil {
 				return err
 			}
 			return c.control(func(_ *client.Conn, control v1.ControlClient) error {

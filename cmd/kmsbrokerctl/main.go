@@ -16,6 +16,7 @@ import (
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/client"
+	"github.com/kmsbroker/kmsbroker/kmsapi/ram"
 )
 
 // version is set by the Makefile.
@@ -66,8 +67,11 @@ func exitStatus(err error) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
-	if errors.Is(err, os.ErrPermission) {
+	switch {
+	case errors.Is(err, os.ErrPermission), ram.Denied(err):
 		return exitNotPermitted
+	case ram.NotFound(err):
+		return exitNotFound
 	}
 	e, ok := errors.AsType[*client.Error](err)
 	switch {
@@ -120,7 +124,7 @@ func (c *ctl) command() *cobra.Command {
 	flags.StringVar(&c.socket, "socket", "", "socket of the daemon (default "+defaultControl+", for encrypt and decrypt "+client.DefaultSocket+")")
 	flags.StringVarP(&c.output, "output", "o", "table", "output format: table or json")
 	root.AddCommand(c.keyCommand(), c.backendCommand(), c.statusCommand(),
-		c.encryptCommand(), c.decryptCommand(), c.emulatorCommand())
+		c.encryptCommand(), c.decryptCommand(), c.ramCommand(), c.emulatorCommand())
 	return root
 }
 

@@ -21,21 +21,15 @@ func makeBackends(cfg *config.Config, keys *keyring.Keyring, trail *audit.Log, l
 			SocketDir: pluginSockets(cfg, b.Name), Settings: b.Settings, PINFile: b.PINFile, Log: log.With("backend", b.Name),
 			Backend: b.Name, Logins: keys,
 		}
-		checking := serving
-		checking.SocketDir = checkSockets(cfg, b.Name)
+		if b.PINFile == "" {
+			serving.Prompted = backend.NewPromptedPIN()
+		}
+		side := serving
+		side.SocketDir = checkSockets(cfg, b.Name)
 		backends = append(backends, backend.New(backend.Config{
 			Name: b.Name, Plugin: b.Plugin, AllowForeignEndpoint: b.AllowForeignEndpoint, Log: log,
 			Logins: keys, CallTimeout: b.CallTimeout,
-			Launch: backend.LaunchPlugin(serving),
-			InitToken: func(ctx context.Context, label string, soPIN, pin []byte) (string, error) {
-				return backend.InitToken(ctx, checking, label, soPIN, pin)
-			},
-			LaunchCheck: func(pin []byte) backend.Launch {
-				if pin == nil {
-					return backend.LaunchPlugin(checking)
-				}
-				return backend.LaunchPluginWith(checking, pin)
-			},
+			Launch: backend.LaunchPlugin(serving), Side: side, Prompted: serving.Prompted,
 			Changed: func(s backend.Status) { recordState(trail, s, log) },
 		}))
 	}

@@ -20,6 +20,10 @@ import (
 // version is set by the Makefile.
 var version = "dev"
 
+// maxFiles is enough for every user of a large machine to have as many connections
+// as one may have, and known whatever the distribution allows.
+const maxFiles = 1 << 16
+
 const (
 	exitFailed = 1
 	exitConfig = 2 // wrong flags or configuration
@@ -45,7 +49,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "kmsbrokerd", version)
 		return 0
 	}
-	if err := protect.Process(); err != nil {
+	if err := protect.Process(maxFiles); err != nil {
 		fmt.Fprintln(stderr, "kmsbrokerd:", err)
 		return exitFailed
 	}

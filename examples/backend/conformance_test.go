@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
@@ -27,7 +28,7 @@ func TestConformance(t *testing.T) {
 		Kill:        func() error { p.kill(); return nil },
 		Leaks:       func(text string) bool { return strings.Contains(text, testPIN) },
 		Destructive: true, // a file does not mind a wrong PIN
-		Plugin:      p.command.Path,
+		Plugin:      p.command.Path, PluginSHA256: hex.EncodeToString(p.command.SHA256),
 	})
 	if err := report.WriteText(t.Output()); err != nil {
 		t.Error(err)

@@ -31,8 +31,9 @@ func open(ctx context.Context, req plugin.OpenRequest) (hsm.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Asked for when everything else is ready: the daemon counts it as a login.
-	pin, err := req.PIN(ctx)
+	// Asked for when everything else is ready: the daemon counts it as a login to
+	// this token.
+	pin, err := req.PIN(ctx, vault.id())
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +45,6 @@ func open(ctx context.Context, req plugin.OpenRequest) (hsm.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	req.Logger.Info("token opened", "serial", vault.serial())
+	req.Logger.Info("token opened", "serial", vault.id().Serial)
 	return &token{vault: vault, entries: entries}, nil
 }

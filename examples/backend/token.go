@@ -25,8 +25,9 @@ var _ hsm.Token = (*token)(nil)
 
 // entry is a key as the vault keeps it.
 type entry struct {
-	Label string
-	Value []byte // 32 bytes
+	Label  string
+	Value  []byte // 32 bytes
+	Sealed bool
 }
 
 // enter begins every call: it takes the token, unless nobody waits for the
@@ -67,8 +68,9 @@ func (t *token) Describe(ctx context.Context) (*hsm.Info, error) {
 		return nil, err
 	}
 	defer leave()
+	id := t.vault.id()
 	return &hsm.Info{
-		Manufacturer: "kmsbroker", Model: "example, no HSM", Serial: t.vault.serial(), Label: "example",
+		Manufacturer: id.Manufacturer, Model: id.Model, Serial: id.Serial, Label: "example",
 		Firmware: "1.0", Library: "none", Role: hsm.CryptoOfficer,
 		WrappingAlgorithms: []hsm.WrappingAlgorithm{hsm.OAEPSHA256},
 	}, nil
@@ -89,6 +91,9 @@ func (t *token) GenerateKey(ctx context.Context, spec hsm.KeySpec) (*hsm.Key, er
 	}
 	defer leave()
 	if made, ok := t.entries[spec.ID]; ok {
+		if made.Sealed {
+			return nil, hsm.Errorf(hsm.AlreadyExists, "id %s belongs to a key that is sealed", spec.ID)
+		}
 		return describe(spec.ID, made), nil
 	}
 	made := entry{Label: spec.Label, Value: make([]byte, 32)}
@@ -111,11 +116,12 @@ func checkLabel(label string) error {
 }
 
 // describe says of a key what a device would answer for its attributes. They
-// are what hsm.KeySpec demands.
+// are what hsm.KeySpec demands, until the key is sealed.
 func describe(id hsm.KeyID, e entry) *hsm.Key {
 	return &hsm.Key{
 		ID: id, Label: e.Label, Type: "AES", Bits: 8 * len(e.Value),
-		Private: true, Sensitive: true, AlwaysSensitive: true, Extractable: true, Local: true, Encrypt: true,
+		Private: true, Sensitive: true, AlwaysSensitive: true, Extractable: !e.Sealed,
+		Local: true, Modifiable: true, Encrypt: true,
 	}
 }
 
@@ -157,6 +163,26 @@ func (t *token) CheckValue(ctx context.Context, id hsm.KeyID) (hsm.CheckValue, e
 	var zeros [aes.BlockSize]byte
 	block.Encrypt(zeros[:], zeros[:])
 	return hsm.CheckValue(zeros[:3]), nil
+}
+
+// SealKey implements hsm.Token. A key that is sealed already is left alone, so
+// that the call can be repeated.
+func (t *token) SealKey(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
+	found, leave, err := t.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if !found.Sealed {
+		sealed := found
+		sealed.Sealed = true
+		t.entries[id] = sealed
+		if err := t.vault.save(t.entries); err != nil {
+			t.entries[id] = found
+			return nil, err
+		}
+	}
+	return describe(id, t.entries[id]), nil
 }
 
 // DestroyKey implements hsm.Token.

@@ -77,8 +77,11 @@ func newCipher(pin, salt []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// serial identifies the token for as long as its file exists.
-func (v *vault) serial() string { return hex.EncodeToString(v.salt) }
+// id tells the token from others for as long as its file exists. A device says
+// this of itself before anybody logs in.
+func (v *vault) id() hsm.TokenID {
+	return hsm.TokenID{Manufacturer: "kmsbroker", Model: "example, no HSM", Serial: hex.EncodeToString(v.salt)}
+}
 
 // save replaces the file, so that a process that is killed leaves the old keys
 // or the new ones.

@@ -25,6 +25,9 @@ func (t *token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
 		return nil, err
 	}
 	defer leave()
+	if found.Sealed {
+		return nil, hsm.Errorf(hsm.NotExportable, "key %s is sealed: it may not leave the token", req.Key)
+	}
 	wrapped, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, public, found.Value, nil)
 	if err != nil {
 		return nil, hsm.Errorf(hsm.Internal, "wrap key %s: %v", req.Key, err)

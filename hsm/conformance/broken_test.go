@@ -56,7 +56,7 @@ func TestDefects(t *testing.T) {
 					case result.ID == defect.check:
 						want = Failed
 					case slices.Contains(defect.dependent, result.ID):
-						want = Skipped
+						want = NotRun
 					}
 					if result.Status != want {
 						t.Errorf("want %s: %s", want, result)
@@ -80,7 +80,7 @@ func TestDefects(t *testing.T) {
 
 func defects() []defect {
 	return slices.Concat(
-		identityDefects(), keyDefects(), listDefects(), wrapDefects(), lifeDefects(), loadDefects(),
+		identityDefects(), keyDefects(), listDefects(), wrapDefects(), sealDefects(), lifeDefects(), loadDefects(),
 		endDefects(), loginDefects(), errorDefects(),
 	)
 }

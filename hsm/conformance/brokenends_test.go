@@ -105,7 +105,7 @@ func loginDefects() []defect {
 				}
 				return nil
 			}
-		}, nil},
+		}, []string{"E-06"}},
 	}
 }
 
@@ -143,5 +143,6 @@ func errorDefects() []defect {
 				k.Vendor = map[string]string{"CKA_VALUE": hex.EncodeToString(d.base.Value(k.ID))}
 			}
 		}, nil},
+		{"E-06", "gets the PIN on its command line", func(d *device) { d.exposed = []string{"arguments"} }, nil},
 	}
 }

@@ -21,7 +21,7 @@ func identityDefects() []defect {
 	return []defect{
 		{"I-01", "does not open", func(d *device) {
 			d.open = func(*device) error { return hsm.Errorf(hsm.TokenGone, "no link") }
-		}, append(everything, "A-01", "A-02")},
+		}, append(everything, "A-01", "A-02", "E-06")},
 		{"I-02", "no model", described(func(info *hsm.Info) { info.Model = "" }), nil},
 		{"I-02", "firmware in words", described(func(info *hsm.Info) { info.Firmware = "newest" }), nil},
 		{"I-03", "a role of its own", described(func(info *hsm.Info) { info.Role = "operator" }), nil},
@@ -44,6 +44,7 @@ func identityDefects() []defect {
 				return nil
 			}
 		}, nil},
+		{"I-09", "asks in the name of its slot", func(d *device) { d.asked = &hsm.TokenID{Manufacturer: "kmsbroker", Model: "memory", Serial: "0"} }, nil},
 	}
 }
 
@@ -95,9 +96,9 @@ func keyDefects() []defect {
 				return s.Token.GenerateKey(ctx, spec)
 			}
 		}, nil},
-		{"G-12", "takes any key for its own", func(d *device) {
+		{"G-12", "takes keys of others for its own", func(d *device) {
 			d.generate = func(ctx context.Context, s *session, spec hsm.KeySpec) (*hsm.Key, error) {
-				if key, err := s.Token.Key(ctx, spec.ID); err == nil {
+				if key, err := s.Token.Key(ctx, spec.ID); err == nil && key.Label == "planted" {
 					return key, nil
 				}
 				return s.Token.GenerateKey(ctx, spec)

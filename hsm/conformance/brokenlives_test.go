@@ -83,7 +83,7 @@ func lifeDefects() []defect {
 				}
 				return nil
 			}
-		}, nil},
+		}, []string{"S-03"}},
 		{"R-02", "remembers IDs in memory", func(d *device) {
 			var mu sync.Mutex
 			twin := map[hsm.KeyID]bool{}

@@ -47,7 +47,7 @@ const (
 func checks() []check {
 	return slices.Concat(
 		identityChecks(), generationChecks(), listingChecks(), checkValueChecks(), wrappingChecks(),
-		destroyChecks(), parallelChecks(), contextChecks(), healthChecks(), closeChecks(), recoveryChecks(),
+		sealingChecks(), destroyChecks(), parallelChecks(), contextChecks(), healthChecks(), closeChecks(), recoveryChecks(),
 		remainsChecks(), loginChecks(), errorChecks(),
 	)
 }

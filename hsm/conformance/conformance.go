@@ -22,7 +22,7 @@ import (
 
 // Version of the suite. It grows with every change of a check, so that two
 // reports can be compared. The ID of a check is never given to another one.
-const Version = "1.0"
+const Version = "1.2"
 
 // DefaultPrefix begins the label of every key that the suite makes.
 const DefaultPrefix = "kmsbroker-conformance/"
@@ -30,8 +30,8 @@ const DefaultPrefix = "kmsbroker-conformance/"
 // DefaultConcurrency is how many calls the checks of concurrency make at once.
 const DefaultConcurrency = 50
 
-// Config says what is checked. Only Open is required; a hook that is nil skips
-// the checks that need it.
+// Config says what is checked. Only Open is required; the checks that
+// need a hook which is nil are not run, and the report says so.
 type Config struct {
 	// Open opens a fresh token. For a plugin it starts another process. The
 	// suite has one token open at a time and has closed it, or killed it, before
@@ -59,12 +59,24 @@ type Config struct {
 	// Leaks reports whether text contains the PIN.
 	Leaks func(text string) bool
 
+	// Asked is the token that the last Open wanted the PIN for.
+	Asked func() hsm.TokenID
+
+	// Exposed looks for the PIN in what others can see of the process behind the
+	// open token: what it has logged, its arguments, its environment. It names the
+	// places where it looked and those of them where the PIN is.
+	Exposed func() (looked, found []string, err error)
+
 	// Destructive admits checks that may count against the device: one wrong PIN.
 	Destructive bool
 
-	// Plugin identifies the backend in the report, for example by the path and
-	// the SHA-256 of its executable.
-	Plugin string
+	// Plugin and PluginSHA256, in hex, identify the backend in the report by its
+	// executable.
+	Plugin, PluginSHA256 string
+
+	// RunBy names the programs that run the suite and their versions, such as
+	// "kmsbrokerd v1.2".
+	RunBy []string
 
 	// Prefix of labels, DefaultPrefix if empty; at most 40 bytes of printable
 	// ASCII.
@@ -82,7 +94,7 @@ type Config struct {
 }
 
 // Run runs every check and reports. It returns early when ctx ends; the checks
-// that were not reached are then skipped, and the suite's keys are removed all
+// that were not reached are then not run, and the suite's keys are removed all
 // the same.
 //
 // A call that does not return by its deadline is given up and fails its check.

@@ -41,6 +41,7 @@ func (t *trial) deviceCalls(id hsm.KeyID, fresh hsm.KeySpec, wrap *hsm.WrapReque
 		{"Key", func(ctx context.Context, token hsm.Token) error { _, err := token.Key(ctx, id); return err }},
 		{"CheckValue", func(ctx context.Context, token hsm.Token) error { _, err := token.CheckValue(ctx, id); return err }},
 		{"Health", func(ctx context.Context, token hsm.Token) error { return token.Health(ctx) }},
+		{"SealKey", func(ctx context.Context, token hsm.Token) error { _, err := token.SealKey(ctx, id); return err }},
 		{"DestroyKey", func(ctx context.Context, token hsm.Token) error { return token.DestroyKey(ctx, id) }},
 	}
 	if wrap != nil {
@@ -72,6 +73,10 @@ func cancelledDoesNothing(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
+	before, err := t.token.Key(ctx, victim)
+	if err != nil {
+		return blocked(err, "the key cannot be read")
+	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	for _, call := range calls {
@@ -82,8 +87,12 @@ func cancelledDoesNothing(ctx context.Context, t *trial) error {
 	if _, err := t.token.Key(ctx, fresh.ID); err == nil {
 		return failed("a generation that was cancelled before made a key")
 	}
-	if _, err := t.token.Key(ctx, victim); err != nil {
+	after, err := t.token.Key(ctx, victim)
+	switch {
+	case err != nil:
 		return failedBy(err, "read a key whose destruction was cancelled before")
+	case appearance(*before) != appearance(*after):
+		return failed("a key whose sealing was cancelled before was %s and is %s", appearance(*before), appearance(*after))
 	}
 	return nil
 }

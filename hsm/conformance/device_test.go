@@ -26,6 +26,8 @@ type device struct {
 	open        func(d *device) error
 	openWithPIN func(pin []byte) error
 	anyPIN      bool
+	exposed     []string
+	asked       *hsm.TokenID // what the PIN is asked for, unless it is the token
 
 	see        func(k *hsm.Key)
 	describe   func(ctx context.Context, s *session) (*hsm.Info, error)
@@ -34,6 +36,7 @@ type device struct {
 	key        func(ctx context.Context, s *session, id hsm.KeyID) (*hsm.Key, error)
 	checkValue func(ctx context.Context, s *session, id hsm.KeyID) (hsm.CheckValue, error)
 	wrap       func(ctx context.Context, s *session, req hsm.WrapRequest) ([]byte, error)
+	sealKey    func(ctx context.Context, s *session, id hsm.KeyID) (*hsm.Key, error)
 	destroy    func(ctx context.Context, s *session, id hsm.KeyID) error
 	health     func(ctx context.Context, s *session) error
 	close      func(ctx context.Context, s *session) error
@@ -92,7 +95,18 @@ func (d *device) config() Config {
 			keys, err := d.base.Keys(ctx)
 			return len(keys) + d.objects, err
 		},
-		Leaks:       func(text string) bool { return strings.Contains(text, devicePIN) },
+		Leaks: func(text string) bool { return strings.Contains(text, devicePIN) },
+		Asked: func() hsm.TokenID {
+			if d.asked != nil {
+				return *d.asked
+			}
+			info, err := (&session{Token: d.base.Reopen(), d: d}).Describe(context.Background())
+			if err != nil {
+				return hsm.TokenID{}
+			}
+			return hsm.TokenID{Manufacturer: info.Manufacturer, Model: info.Model, Serial: info.Serial}
+		},
+		Exposed:     func() (looked, found []string, err error) { return []string{"log", "arguments"}, d.exposed, nil },
 		Destructive: true,
 		Plugin:      "hsmtest",
 	}
@@ -211,6 +225,18 @@ func (s *session) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error)
 		return s.d.wrap(ctx, s, req)
 	}
 	return s.Token.Wrap(ctx, req)
+}
+
+func (s *session) SealKey(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
+	sealKey := func(ctx context.Context, s *session, id hsm.KeyID) (*hsm.Key, error) { return s.Token.SealKey(ctx, id) }
+	if s.d.sealKey != nil {
+		sealKey = s.d.sealKey
+	}
+	key, err := sealKey(ctx, s, id)
+	if err == nil {
+		s.seen(key)
+	}
+	return key, err
 }
 
 func (s *session) DestroyKey(ctx context.Context, id hsm.KeyID) error {

@@ -18,6 +18,8 @@ func errorChecks() []check {
 			basisToken}, noPIN, atEnd},
 		{Check{"E-05", "no text contains key material", "Neither errors nor what is told of a key spill its value.",
 			basisToken + "; PKCS#11 2.40, CKA_SENSITIVE"}, noMaterial, atEnd},
+		{Check{"E-06", "the process shows the PIN to nobody", "Whoever may read the log or list processes does not learn it.",
+			basisToken + "; proc(5), cmdline and environ"}, notExposed, withToken},
 	}
 }
 
@@ -36,9 +38,24 @@ func noComplaints(of func(w *witness) *complaints, what string) func(ctx context
 
 func noPIN(ctx context.Context, t *trial) error {
 	if t.config.Leaks == nil {
-		return skipped("the PIN is not known to the suite (Config.Leaks)")
+		return notRun("the suite would have to know the PIN (Config.Leaks)")
 	}
 	return noComplaints(func(w *witness) *complaints { return &w.leaking }, "showing the PIN")(ctx, t)
+}
+
+func notExposed(_ context.Context, t *trial) error {
+	if t.config.Exposed == nil {
+		return notRun("it takes somebody who sees the log and the process of the plugin (Config.Exposed)")
+	}
+	looked, found, err := t.config.Exposed()
+	if err != nil {
+		return blocked(err, "look at the process from outside")
+	}
+	if len(found) > 0 {
+		return failed("the PIN is in the %s of the plugin", strings.Join(found, " and the "))
+	}
+	t.notef("not in the %s", strings.Join(looked, ", nor in the "))
+	return nil
 }
 
 func noMaterial(_ context.Context, t *trial) error {

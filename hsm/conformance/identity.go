@@ -33,6 +33,8 @@ func identityChecks() []check {
 		{Check{"I-08", "the serial is the same in a fresh session",
 			"The serial identifies the device, so that it can be selected by it and the evidence belongs to it.",
 			"PKCS#11 2.40, CK_TOKEN_INFO serialNumber"}, serialStable, withToken},
+		{Check{"I-09", "the PIN is asked for the token that is described",
+			"Attempts to log in are counted for the token that counts them too.", "hsm.PINSource"}, askedForItself, withToken},
 	}
 }
 
@@ -177,5 +179,24 @@ func serialStable(ctx context.Context, t *trial) error {
 		return failed("the serial was %s and is %s", before.Serial, now.Serial)
 	}
 	t.notef("%s", now.Serial)
+	return nil
+}
+
+func askedForItself(ctx context.Context, t *trial) error {
+	if t.config.Asked == nil {
+		return notRun("it takes somebody who sees what the PIN is asked for (Config.Asked)")
+	}
+	info, err := t.token.Describe(ctx)
+	if err != nil {
+		return blocked(err, "the token does not describe itself")
+	}
+	asked := t.config.Asked()
+	described := hsm.TokenID{Manufacturer: info.Manufacturer, Model: info.Model, Serial: info.Serial}
+	if info.Serial == "" {
+		described.Serial = asked.Serial // whatever tells a token without one from others
+	}
+	if asked != described || asked.Serial == "" {
+		return failed("the PIN was asked for %q, described is %q", asked.String(), described.String())
+	}
 	return nil
 }

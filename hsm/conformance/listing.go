@@ -174,11 +174,13 @@ func malformedIDs(ctx context.Context, t *trial) error {
 		_, read := t.token.Key(ctx, id)
 		_, computed := t.token.CheckValue(ctx, id)
 		_, wrapped := t.token.Wrap(ctx, hsm.WrapRequest{Key: id, Algorithm: algorithm, PublicKey: receiver.spki})
+		_, sealed := t.token.SealKey(ctx, id)
 		for _, answer := range []struct {
 			call string
 			err  error
 		}{
-			{"Key", read}, {"CheckValue", computed}, {"Wrap", wrapped}, {"DestroyKey", t.token.DestroyKey(ctx, id)},
+			{"Key", read}, {"CheckValue", computed}, {"Wrap", wrapped}, {"SealKey", sealed},
+			{"DestroyKey", t.token.DestroyKey(ctx, id)},
 		} {
 			if err := wantReason(answer.err, answer.call+" with the ID "+quoted(id), hsm.Invalid); err != nil {
 				return err

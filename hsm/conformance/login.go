@@ -23,9 +23,9 @@ func loginChecks() []check {
 func (t *trial) mayOffer() error {
 	switch {
 	case !t.config.Destructive:
-		return skipped("it may count as a failed login: admitted by Config.Destructive only")
+		return notRun("it may count as a failed login, and is admitted by --destructive only (Config.Destructive)")
 	case t.config.OpenWithPIN == nil:
-		return skipped("the backend cannot be opened with another PIN (Config.OpenWithPIN)")
+		return notRun("the backend cannot be opened with another PIN (Config.OpenWithPIN)")
 	default:
 		return nil
 	}
@@ -69,7 +69,7 @@ func wrongPIN(ctx context.Context, t *trial) error {
 
 func rightPIN(ctx context.Context, t *trial) error {
 	if !t.offered {
-		return skipped("no wrong PIN was offered")
+		return notRun("no wrong PIN was offered")
 	}
 	return t.reopen(ctx)
 }

@@ -13,7 +13,7 @@ type outcome struct {
 	status Status
 	detail string
 	code   string // the device's own, if it gave one
-	// blocked marks a check that was skipped against the will of whoever
+	// blocked marks a check that was not run against the will of whoever
 	// configured the run.
 	blocked bool
 }
@@ -36,15 +36,15 @@ func notSupported(err error, format string, args ...any) error {
 	return &outcome{status: NotSupported, detail: explain(err, format, args...), code: codeOf(err)}
 }
 
-// skipped says which part of the configuration is not there.
-func skipped(format string, args ...any) error {
-	return &outcome{status: Skipped, detail: fmt.Sprintf(format, args...)}
+// notRun says what the check would need.
+func notRun(format string, args ...any) error {
+	return &outcome{status: NotRun, detail: fmt.Sprintf(format, args...)}
 }
 
 // blocked says what kept the check from being made: something that another
 // check is about.
 func blocked(err error, format string, args ...any) error {
-	return &outcome{status: Skipped, detail: explain(err, format, args...), code: codeOf(err), blocked: true}
+	return &outcome{status: NotRun, detail: explain(err, format, args...), code: codeOf(err), blocked: true}
 }
 
 func explain(err error, format string, args ...any) string {

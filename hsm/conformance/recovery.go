@@ -71,7 +71,7 @@ func repeatedElsewhere(ctx context.Context, t *trial) error {
 
 func outlivesKill(ctx context.Context, t *trial) error {
 	if t.config.Kill == nil {
-		return skipped("there is no process to kill (Config.Kill)")
+		return notRun("there is no process to kill (Config.Kill)")
 	}
 	_, err := t.survives(ctx, t.config.Kill)
 	return err
@@ -79,7 +79,7 @@ func outlivesKill(ctx context.Context, t *trial) error {
 
 func killedInFlight(ctx context.Context, t *trial) error {
 	if t.config.Kill == nil {
-		return skipped("there is no process to kill (Config.Kill)")
+		return notRun("there is no process to kill (Config.Kill)")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -21,7 +21,7 @@ func remainsChecks() []check {
 // for the checks of listing and destruction.
 func cleared(ctx context.Context, t *trial) error {
 	if t.untouched() {
-		return skipped("no key was made")
+		return notRun("no key was made")
 	}
 	t.remove(ctx)
 	token, err := t.ensure(ctx)

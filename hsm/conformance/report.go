@@ -9,7 +9,7 @@ import (
 )
 
 // Schema is the version of the JSON form of a Report.
-const Schema = 1
+const Schema = 2
 
 // Status is how a check ended.
 type Status string
@@ -20,8 +20,9 @@ const (
 	Failed Status = "failed"
 	// NotSupported: the device cannot do it, and says so in the right way.
 	NotSupported Status = "not supported"
-	// Skipped: the check was not made; the detail says why.
-	Skipped Status = "skipped"
+	// NotRun: the check was not made, and says nothing of the backend; the detail
+	// says why.
+	NotRun Status = "not run"
 )
 
 // Verdict is what a run says of a backend.
@@ -54,7 +55,9 @@ type Report struct {
 	Schema      int       `json:"schema"`
 	Suite       string    `json:"suite_version"`
 	Verdict     Verdict   `json:"verdict"`
+	RunBy       []string  `json:"run_by,omitempty"`
 	Plugin      string    `json:"plugin,omitempty"`
+	SHA256      string    `json:"plugin_sha256,omitempty"`
 	Device      *Device   `json:"device,omitempty"` // absent when the token never described itself
 	Started     time.Time `json:"started"`
 	Ended       time.Time `json:"ended"`
@@ -74,7 +77,7 @@ type Totals struct {
 	Passed       int `json:"passed"`
 	Failed       int `json:"failed"`
 	NotSupported int `json:"not_supported"`
-	Skipped      int `json:"skipped"`
+	NotRun       int `json:"not_run"`
 }
 
 // Device is how the token described itself.
@@ -123,7 +126,7 @@ func (r *Report) add(result Result) {
 	case NotSupported:
 		r.Totals.NotSupported++
 	default:
-		r.Totals.Skipped++
+		r.Totals.NotRun++
 	}
 }
 

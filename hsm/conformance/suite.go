@@ -51,7 +51,8 @@ type suite struct {
 
 func (s *suite) run(ctx context.Context) *Report {
 	r := &Report{
-		Schema: Schema, Suite: Version, Verdict: VerdictPassed, Plugin: s.config.Plugin,
+		Schema: Schema, Suite: Version, Verdict: VerdictPassed,
+		RunBy: s.config.RunBy, Plugin: s.config.Plugin, SHA256: s.config.PluginSHA256,
 		Started: s.config.Now().UTC(), Destructive: s.config.Destructive,
 	}
 	for _, c := range checks() {
@@ -90,7 +91,7 @@ func (s *suite) perform(ctx context.Context, c check) (result Result, isBlocked 
 			o = &outcome{status: Failed, detail: explain(err, "unexpected answer"), code: codeOf(err)}
 		}
 		if o.status == Failed && ctx.Err() != nil && c.when != atEnd {
-			o = &outcome{status: Skipped, detail: "the run was interrupted", blocked: true}
+			o = &outcome{status: NotRun, detail: "the run was interrupted", blocked: true}
 		}
 		result.Status, result.Detail, result.Code, isBlocked = o.status, o.detail, o.code, o.blocked
 	}

@@ -75,24 +75,24 @@ func result(t *testing.T, r *Report, id string) Result {
 	return r.Results[i]
 }
 
-// What the configuration leaves out is skipped, and takes nothing from the
+// What the configuration leaves out is not run, and takes nothing from the
 // verdict.
 func TestHooksAreOptional(t *testing.T) {
 	inClockwork(t, func(t *testing.T) {
 		report := newSuite(Config{Open: newBroken().config().Open}, sharedRSA).run(t.Context())
-		var skipped []string
+		var missing []string
 		for _, result := range report.Results {
 			switch result.Status {
-			case Skipped:
-				skipped = append(skipped, result.ID)
+			case NotRun:
+				missing = append(missing, result.ID)
 			case Passed:
 			default:
 				t.Errorf("%s", result)
 			}
 		}
-		want := []string{"G-12", "W-12", "W-13", "R-03", "R-04", "A-01", "A-02", "A-03", "E-04"}
-		if !slices.Equal(skipped, want) || report.Verdict != VerdictPassed {
-			t.Errorf("skipped %v, verdict %s", skipped, report.Verdict)
+		want := []string{"I-09", "G-12", "W-12", "W-13", "R-03", "R-04", "A-01", "A-02", "A-03", "E-04", "E-06"}
+		if !slices.Equal(missing, want) || report.Verdict != VerdictPassed {
+			t.Errorf("not run: %v, verdict %s", missing, report.Verdict)
 		}
 	})
 }
@@ -105,7 +105,7 @@ func TestNotDestructive(t *testing.T) {
 		config := d.config()
 		config.Destructive = false
 		report := newSuite(config, sharedRSA).run(t.Context())
-		if report.Verdict != VerdictPassed || result(t, report, "A-02").Status != Skipped {
+		if report.Verdict != VerdictPassed || result(t, report, "A-02").Status != NotRun {
 			t.Errorf("verdict %s", report.Verdict)
 		}
 	})
@@ -134,6 +134,32 @@ func TestCryptoUser(t *testing.T) {
 	})
 }
 
+// A device that lets nobody seal a key says so, and is no worse a device.
+func TestSealsAreOptional(t *testing.T) {
+	inClockwork(t, func(t *testing.T) {
+		d := newBroken()
+		d.sealKey = func(ctx context.Context, s *session, id hsm.KeyID) (*hsm.Key, error) {
+			if _, err := s.Token.Key(ctx, id); err != nil {
+				return nil, err
+			}
+			return nil, &hsm.Error{Reason: hsm.NotPermitted, Code: "CKR_ATTRIBUTE_READ_ONLY", Detail: "seal"}
+		}
+		report := runOn(t, d)
+		for _, result := range report.Results {
+			want, code := Passed, result.Code
+			if strings.HasPrefix(result.ID, "S-") && result.ID != "S-05" {
+				want, code = NotSupported, "CKR_ATTRIBUTE_READ_ONLY"
+			}
+			if result.Status != want || result.Code != code {
+				t.Errorf("want %s [%s]: %s", want, code, result)
+			}
+		}
+		if report.Verdict != VerdictPassed {
+			t.Errorf("verdict %s", report.Verdict)
+		}
+	})
+}
+
 func TestInterrupted(t *testing.T) {
 	inClockwork(t, func(t *testing.T) {
 		d := newBroken()
@@ -147,8 +173,8 @@ func TestInterrupted(t *testing.T) {
 		if report.Verdict != VerdictIncomplete || report.Totals.Failed > 0 {
 			t.Errorf("verdict %s, %+v", report.Verdict, report.Totals)
 		}
-		if result(t, report, "G-07").Status != Passed || result(t, report, "G-08").Status != Skipped || result(t, report, "R-01").Status != Skipped {
-			t.Error("other checks than those after the interruption were skipped")
+		if result(t, report, "G-07").Status != Passed || result(t, report, "G-08").Status != NotRun || result(t, report, "R-01").Status != NotRun {
+			t.Error("other checks than those after the interruption were not run")
 		}
 		if r := result(t, report, "Z-01"); r.Status != Passed || len(d.ours(t.Context())) > 0 {
 			t.Errorf("left on the token: %v; %s", d.ours(t.Context()), r)
@@ -204,7 +230,7 @@ func TestOpensOnceAfterAFailure(t *testing.T) {
 		if opens != 2 {
 			t.Errorf("opened %d times, the last one after a wrong PIN", opens)
 		}
-		if r := result(t, report, "G-01"); r.Status != Skipped || r.Code != "CKR_PIN_INCORRECT" {
+		if r := result(t, report, "G-01"); r.Status != NotRun || r.Code != "CKR_PIN_INCORRECT" {
 			t.Errorf("%s", r)
 		}
 		if report.Verdict != VerdictFailed {
@@ -281,7 +307,9 @@ func reportForGolden(t *testing.T) *Report {
 		return blob, err
 	}
 	config := d.config()
-	config.Kill, config.Destructive, config.Plugin = nil, false, "/usr/libexec/kmsbroker/plugins/luna sha256:0123"
+	config.Kill, config.Destructive, config.Plant = nil, false, nil
+	config.RunBy = []string{"kmsbrokerd v1.2", "kmsbrokerctl v1.2"}
+	config.Plugin, config.PluginSHA256 = "/usr/libexec/kmsbroker/plugins/luna", strings.Repeat("0123", 16)
 	report := newSuite(config, sharedRSA).run(t.Context())
 	report.LeftBehind = []hsm.KeyID{"00112233445566778899aabbccddeeff"}
 	report.Earlier = []hsm.KeyID{"ffeeddccbbaa99887766554433221100"}

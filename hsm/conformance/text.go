@@ -26,8 +26,14 @@ func (r *Report) WriteText(w io.Writer) error {
 
 func (r *Report) writeHead(b *strings.Builder) {
 	line := func(name, value string) { fmt.Fprintf(b, "%-10s %s\n", name, cmp.Or(value, "-")) }
+	if len(r.RunBy) > 0 {
+		line("run by", strings.Join(r.RunBy, ", "))
+	}
 	if r.Plugin != "" {
 		line("plugin", r.Plugin)
+	}
+	if r.SHA256 != "" {
+		line("SHA-256", r.SHA256)
 	}
 	if d := r.Device; d != nil {
 		line("device", strings.TrimSpace(d.Manufacturer+" "+d.Model))
@@ -72,8 +78,8 @@ func (r Result) String() string {
 }
 
 func (r *Report) writeEnd(b *strings.Builder) {
-	fmt.Fprintf(b, "%d passed, %d failed, %d not supported, %d skipped\n",
-		r.Totals.Passed, r.Totals.Failed, r.Totals.NotSupported, r.Totals.Skipped)
+	fmt.Fprintf(b, "%d passed, %d failed, %d not supported, %d not run\n",
+		r.Totals.Passed, r.Totals.Failed, r.Totals.NotSupported, r.Totals.NotRun)
 	if n := len(r.Earlier); n > 0 {
 		fmt.Fprintf(b, "%d keys with the label of this suite were on the token before; they were not touched:\n", n)
 		for _, id := range r.Earlier {

@@ -225,6 +225,15 @@ func (o *observed) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error
 	return blob, err
 }
 
+func (o *observed) SealKey(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
+	key, err := o.Token.SealKey(ctx, id)
+	o.witness.saw("SealKey", err)
+	if err == nil {
+		o.witness.read(*key)
+	}
+	return key, err
+}
+
 func (o *observed) DestroyKey(ctx context.Context, id hsm.KeyID) error {
 	err := o.Token.DestroyKey(ctx, id)
 	o.witness.saw("DestroyKey", err)

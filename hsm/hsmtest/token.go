@@ -275,6 +275,25 @@ func parsePublicKey(der []byte) (*rsa.PublicKey, error) {
 	}
 }
 
+// SealKey implements hsm.Token.
+func (t *Token) SealKey(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
+	if _, err := t.find(ctx, "SealKey", id); err != nil {
+		return nil, err
+	}
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	e, ok := t.store.keys[id]
+	switch {
+	case !ok:
+		return nil, hsm.Errorf(hsm.NotFound, "no key %s", id)
+	case e.key.Extractable && !e.key.Modifiable:
+		return nil, &hsm.Error{Reason: hsm.NotPermitted, Code: "CKR_ACTION_PROHIBITED", Detail: "seal key " + string(id)}
+	}
+	e.key.Extractable = false
+	t.store.keys[id] = e
+	return &e.key, nil
+}
+
 // DestroyKey implements hsm.Token.
 func (t *Token) DestroyKey(ctx context.Context, id hsm.KeyID) error {
 	if _, err := t.find(ctx, "DestroyKey", id); err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/aes"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1" //nolint:gosec // OAEP with SHA-1 is one of the algorithms to be tried
 	"crypto/sha256"
@@ -83,43 +82,53 @@ func (t *Token) probe(ctx context.Context) ([]hsm.WrappingAlgorithm, error) {
 	if t.mayChange("wrap") != nil {
 		return nil, nil
 	}
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	private, err := probeKey()
 	if err != nil {
-		return nil, hsm.Errorf(hsm.Internal, "make an RSA key to try the token with: %v", err)
+		return nil, err
 	}
 	var works []hsm.WrappingAlgorithm
-	err = t.pool.do(ctx, func(s *session) error {
-		works = nil
-		mechanism := []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_KEY_GEN, nil)}
-		object, err := s.GenerateKey(s.handle, mechanism, aesTemplate(false))
-		if err != nil {
-			e := deviceError(err, "generate a session key to try the wrapping algorithms with")
-			if e.Reason == hsm.NotPermitted {
-				t.logger.Warn("wrapping cannot be tried: this role may not generate keys", "error", e)
-				return nil
-			}
-			return e
-		}
-		defer s.discard(object)
-		for _, algorithm := range hsm.WrappingAlgorithms() {
-			err := s.try(object, private, algorithm)
-			if errors.Is(err, hsm.Internal) {
-				// A code that nobody understands may be a passing fault, and what is
-				// found here counts for as long as the token is open.
-				err = s.try(object, private, algorithm)
-			}
-			if err != nil && !conclusive(err) {
-				return err
-			}
-			if err != nil {
-				t.logger.Info("wrapping algorithm is not usable", "algorithm", string(algorithm), "error", err)
-				continue
-			}
+	for _, algorithm := range hsm.WrappingAlgorithms() {
+		// Each in a turn of its own: other calls are waiting while this is done after
+		// a restart, and some of them need the token for themselves.
+		var unusable error
+		err := t.pool.do(ctx, func(s *session) (err error) {
+			unusable, err = s.tryOnNewKey(private, algorithm)
+			return err
+		})
+		switch {
+		case errors.Is(err, hsm.NotPermitted):
+			t.logger.Warn("wrapping cannot be tried: this role may not generate keys", "error", err)
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case unusable != nil:
+			t.logger.Info("wrapping algorithm is not usable", "algorithm", string(algorithm), "error", unusable)
+		default:
 			works = append(works, algorithm)
 		}
-		return nil
-	})
-	return works, err
+	}
+	return works, nil
+}
+
+// tryOnNewKey tries an algorithm on a session key that is there for nothing else.
+// err says that it could not be tried.
+func (s *session) tryOnNewKey(private *rsa.PrivateKey, algorithm hsm.WrappingAlgorithm) (unusable, err error) {
+	mechanism := []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_KEY_GEN, nil)}
+	object, err := s.GenerateKey(s.handle, mechanism, aesTemplate(false))
+	if err != nil {
+		return nil, deviceError(err, "generate a session key to try the wrapping algorithms with")
+	}
+	defer s.discard(object)
+	unusable = s.try(object, private, algorithm)
+	if errors.Is(unusable, hsm.Internal) {
+		// A code that nobody understands may be a passing fault, and what is found
+		// here counts for as long as the token is open.
+		unusable = s.try(object, private, algorithm)
+	}
+	if unusable != nil && !conclusive(unusable) {
+		return nil, unusable
+	}
+	return unusable, nil
 }
 
 // conclusive reports whether err says that the algorithm does not work, rather
@@ -162,7 +171,7 @@ func unwrap(private *rsa.PrivateKey, blob []byte, algorithm hsm.WrappingAlgorith
 	case hsm.OAEPSHA1:
 		return rsa.DecryptOAEP(sha1.New(), nil, private, blob, nil) //nolint:gosec // see the import
 	default:
-		return rsa.DecryptPKCS1v15(nil, private, blob) //nolint:staticcheck // the key is used once and nobody can ask for a second decryption
+		return rsa.DecryptPKCS1v15(nil, private, blob) //nolint:staticcheck // nobody can ask for a second decryption
 	}
 }
 

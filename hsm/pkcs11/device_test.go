@@ -153,6 +153,7 @@ func TestCryptoUser(t *testing.T) {
 			_, err := token.GenerateKey(t.Context(), hsm.KeySpec{ID: hsm.NewKeyID(), Label: "x"})
 			return err
 		},
+		"SealKey":    func() error { _, err := token.SealKey(t.Context(), key.ID); return err },
 		"DestroyKey": func() error { return token.DestroyKey(t.Context(), key.ID) },
 		"Wrap": func() error {
 			_, err := token.Wrap(t.Context(), hsm.WrapRequest{Key: key.ID, Algorithm: hsm.OAEPSHA1, PublicKey: spki})

@@ -111,7 +111,7 @@ func (t *Token) generate(s *session, spec hsm.KeySpec) (*hsm.Key, error) {
 		s.logger.Info("HSM key generated", "id", string(spec.ID), "label", spec.Label)
 		return key, nil
 	}
-	if err := s.DestroyObject(s.handle, object); err != nil {
+	if err := s.destroy(object); err != nil {
 		s.logger.Error("unusable key could not be removed from the token", "id", string(spec.ID), "error", deviceError(err, "destroy the key"))
 	}
 	return nil, hsm.Errorf(hsm.NotPermitted,
@@ -142,7 +142,8 @@ func aesTemplate(token bool) []*p11.Attribute {
 }
 
 // differences says in what a key is not the one that aesTemplate asks for.
-// CKA_MODIFIABLE is left out: some partitions fix it, and nothing depends on it.
+// CKA_MODIFIABLE is left out: some partitions fix it, and only SealKey needs it,
+// which then says so.
 func differences(key *hsm.Key) []string {
 	var wrong []string
 	if key.Type != "AES" || key.Bits != aes256Bytes*8 {

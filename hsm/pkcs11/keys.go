@@ -12,41 +12,62 @@ import (
 
 // Keys implements [hsm.Token]. A key whose CKA_ID is empty or longer than a
 // KeyID allows is listed with an empty ID.
+//
+// A long list is read in turns, between which calls that need the token for
+// themselves get it.
 func (t *Token) Keys(ctx context.Context) ([]hsm.Key, error) {
-	var keys []hsm.Key
-	err := t.pool.do(ctx, func(s *session) error {
-		found, err := s.find(
+	var found []p11.ObjectHandle
+	err := t.pool.do(ctx, func(s *session) (err error) {
+		found, err = s.find(
 			p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY),
 			p11.NewAttribute(p11.CKA_TOKEN, true),
 		)
 		if err != nil {
 			return err
 		}
-		if err := s.checkLogin(); err != nil {
-			return err
-		}
-		keys = make([]hsm.Key, 0, len(found))
-		for _, object := range found {
-			if ctx.Err() != nil {
-				return hsm.Errorf(hsm.Timeout, "list keys: %v", context.Cause(ctx))
-			}
-			key, err := t.readKey(s, object)
-			if vanished(err) {
-				continue // destroyed by somebody else since it was found
-			}
-			if err != nil {
-				return err
-			}
-			keys = append(keys, *key)
-		}
-		return nil
+		return s.checkLogin()
 	})
 	if err != nil {
 		return nil, err
 	}
+	keys := make([]hsm.Key, 0, len(found))
+	for some := range slices.Chunk(found, keysPerTurn) {
+		var read []hsm.Key
+		err := t.pool.do(ctx, func(s *session) (err error) {
+			read, err = t.readKeys(s, some)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, read...)
+	}
 	slices.SortStableFunc(keys, func(a, b hsm.Key) int {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Label, b.Label))
 	})
+	return keys, nil
+}
+
+// keysPerTurn is how many keys a list reads before others get their turn; a slow
+// device needs 200 ms for each.
+const keysPerTurn = 16
+
+// readKeys reads those of the objects that are still there. Their handles hold in
+// every session, but not beyond the login, without which keys would seem to be
+// gone that are not.
+func (t *Token) readKeys(s *session, objects []p11.ObjectHandle) ([]hsm.Key, error) {
+	var keys []hsm.Key
+	for _, object := range objects {
+		key, err := t.readKey(s, object)
+		if vanished(err) {
+			err = s.checkLogin()
+		} else if err == nil {
+			keys = append(keys, *key)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	return keys, nil
 }
 
@@ -66,7 +87,7 @@ func (t *Token) DestroyKey(ctx context.Context, id hsm.KeyID) error {
 		return err
 	}
 	err := t.pool.alone(ctx, onKey(id, func(s *session, object p11.ObjectHandle) error {
-		if err := s.DestroyObject(s.handle, object); err != nil {
+		if err := s.destroy(object); err != nil {
 			return deviceError(err, "destroy key %s", id)
 		}
 		return nil

@@ -14,6 +14,8 @@ import (
 
 // find returns the handles of all objects that match the template.
 func (s *session) find(template ...*p11.Attribute) (handles []p11.ObjectHandle, err error) {
+	s.looking.RLock()
+	defer s.looking.RUnlock()
 	if err := s.FindObjectsInit(s.handle, template); err != nil {
 		return nil, deviceError(err, "search the token")
 	}
@@ -33,6 +35,13 @@ func (s *session) find(template ...*p11.Attribute) (handles []p11.ObjectHandle, 
 		}
 		handles = append(handles, more...)
 	}
+}
+
+// destroy removes an object while nobody looks at any.
+func (s *session) destroy(object p11.ObjectHandle) error {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	return s.DestroyObject(s.handle, object)
 }
 
 // findKey returns the one secret key with this ID.
@@ -85,7 +94,9 @@ func (s *session) attributeGroup(object p11.ObjectHandle, types []uint) (map[uin
 	for i, t := range types {
 		template[i] = p11.NewAttribute(t, nil)
 	}
+	s.looking.RLock()
 	read, err := s.GetAttributeValue(s.handle, object, template)
+	s.looking.RUnlock()
 	if err != nil {
 		return nil, deviceError(err, "read the attributes of an object")
 	}
@@ -114,13 +125,16 @@ var keyAttributes = []uint{
 	p11.CKA_VALUE_LEN,
 }
 
-// readKey reads what the token says of a secret key.
+// readKey reads what the token says of a secret key that it keeps.
 func (t *Token) readKey(s *session, object p11.ObjectHandle) (*hsm.Key, error) {
 	a, err := s.attributes(object, keyAttributes)
 	if err != nil {
 		return nil, err
 	}
 	is := func(t uint) bool { return len(a[t]) == 1 && a[t][0] != 0 }
+	if class, ok := ulong(a[p11.CKA_CLASS]); !ok || class != p11.CKO_SECRET_KEY || !is(p11.CKA_TOKEN) {
+		return nil, errReused()
+	}
 	key := &hsm.Key{
 		ID:               keyID(a[p11.CKA_ID]),
 		Label:            printable(a[p11.CKA_LABEL]),
@@ -145,6 +159,14 @@ func (t *Token) readKey(s *session, object p11.ObjectHandle) (*hsm.Key, error) {
 	}
 	key.Vendor, err = t.readVendor(s, object)
 	return key, err
+}
+
+// errReused is the error of a handle that was a key's when it was found. The key
+// is gone, and the device has given its handle to an object that was made since,
+// as PKCS#11 lets it; one that does not do so answers with this code.
+func errReused() error {
+	return &hsm.Error{Reason: hsm.TokenGone, Code: codeName(p11.CKR_OBJECT_HANDLE_INVALID),
+		Detail: "the handle of a key is by now that of another object"}
 }
 
 // readVendor reads the vendor's attributes of a key; nil when there are none. It

@@ -113,7 +113,7 @@ func TestTokenSelection(t *testing.T) {
 func TestWrongPINIsTriedOnce(t *testing.T) {
 	f, shim, config := newShim(t)
 	var handed []byte
-	config.PIN = func(context.Context) ([]byte, error) {
+	config.PIN = func(context.Context, hsm.TokenID) ([]byte, error) {
 		if n := shim.calls(t, "C_Login"); n != 0 {
 			t.Errorf("the PIN was asked for after %d logins", n)
 		}
@@ -145,7 +145,7 @@ func TestPINIsAskedForLast(t *testing.T) {
 	_, shim, config := newShim(t)
 	forbidden := errors.New("not now")
 	asked := 0
-	config.PIN = func(context.Context) ([]byte, error) { asked++; return nil, forbidden }
+	config.PIN = func(context.Context, hsm.TokenID) ([]byte, error) { asked++; return nil, forbidden }
 	if _, err := Open(t.Context(), config); !errors.Is(err, forbidden) || asked != 1 {
 		t.Errorf("asked %d times: %v", asked, err)
 	}
@@ -177,6 +177,7 @@ func TestLostLoginIsNotRepeated(t *testing.T) {
 		"Key":        func() error { _, err := token.Key(t.Context(), key.ID); return err },
 		"Keys":       func() error { _, err := token.Keys(t.Context()); return err },
 		"Health":     func() error { return token.Health(t.Context()) },
+		"SealKey":    func() error { _, err := token.SealKey(t.Context(), key.ID); return err },
 		"DestroyKey": func() error { return token.DestroyKey(t.Context(), key.ID) },
 		"Describe":   func() error { _, err := token.Describe(t.Context()); return err },
 		"GenerateKey": func() error {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	p11 "github.com/miekg/pkcs11"
@@ -28,6 +29,11 @@ type pool struct {
 	size    int
 	turn    chan struct{} // full while a call gathers every place
 	closing chan struct{} // closed when no new call is admitted
+
+	// looking is held for reading while objects are searched or read, and for
+	// writing while some go. PKCS#11 admits both at once; opencryptoki before 3.14
+	// crashes, because a search looks at the session objects of others too.
+	looking sync.RWMutex
 }
 
 // place is the right to use one session, and the idle session itself if one is
@@ -51,8 +57,9 @@ func newPool(module *p11.Ctx, slot uint, size int, config Config) *pool {
 // session is what a call works with.
 type session struct {
 	*p11.Ctx
-	handle p11.SessionHandle
-	logger *slog.Logger
+	handle  p11.SessionHandle
+	looking *sync.RWMutex // of the pool
+	logger  *slog.Logger
 	// tainted says that the session must be closed after the call: something
 	// was left on it that could not be removed.
 	tainted bool
@@ -167,11 +174,13 @@ func (p *pool) run(held *place, fn func(s *session) error) error {
 		}
 		*held = place{session: handle, open: true}
 	}
-	s := &session{Ctx: p.module, handle: held.session, logger: p.logger}
+	s := &session{Ctx: p.module, handle: held.session, looking: &p.looking, logger: p.logger}
 	err := s.explain(fn(s))
 	if s.tainted || !reusable(err) {
 		// An error tells nothing new: the session is given up either way.
+		p.looking.Lock()
 		_ = p.module.CloseSession(held.session)
+		p.looking.Unlock()
 		*held = place{}
 	}
 	return err

@@ -24,6 +24,15 @@ type Slot struct {
 	token p11.TokenInfo
 }
 
+// identity is the token's own, under which attempts to log in are remembered.
+func (s Slot) identity() hsm.TokenID {
+	return hsm.TokenID{
+		Manufacturer: clean(s.token.ManufacturerID),
+		Model:        clean(s.token.Model),
+		Serial:       cmp.Or(clean(s.token.SerialNumber), clean(s.token.Label)),
+	}
+}
+
 // awaitSlot is findSlot for a token that may take a while to appear.
 func awaitSlot(ctx context.Context, module *p11.Ctx, config Config) (Slot, error) {
 	wait, stop := context.WithTimeout(ctx, config.TokenWait)

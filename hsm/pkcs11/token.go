@@ -185,35 +185,6 @@ func poolSize(config Config, token p11.TokenInfo) (int, error) {
 	return size, nil
 }
 
-// ckuCryptoUser is Luna's user type for the Crypto User (also called
-// CKU_LIMITED_USER in Thales' header).
-const ckuCryptoUser = 0x80000001
-
-// login opens the session that holds the login. It is the only caller of
-// C_Login.
-func login(ctx context.Context, module *p11.Ctx, slot Slot, config Config) (p11.SessionHandle, error) {
-	session, err := module.OpenSession(slot.ID, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
-	if err != nil {
-		return 0, deviceError(err, "open a session with token %q", slot.Label)
-	}
-	user := uint(p11.CKU_USER)
-	if config.Role == hsm.CryptoUser {
-		user = ckuCryptoUser
-	}
-	pin, err := config.PIN(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer clear(pin)
-	if len(pin) == 0 {
-		return 0, hsm.Errorf(hsm.PINMissing, "the PIN for token %q is empty", slot.token.Label)
-	}
-	if err := module.Login(session, user, string(pin)); err != nil {
-		return 0, deviceError(err, "log in to token %q as %s", slot.Label, config.Role)
-	}
-	return session, nil
-}
-
 // finalize is called only when no other call can be inside the library.
 func finalize(module *p11.Ctx, logger *slog.Logger) {
 	if err := module.Finalize(); err != nil {

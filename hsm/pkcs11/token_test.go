@@ -140,6 +140,7 @@ func TestSeveralKeysOfOneID(t *testing.T) {
 	_, spki := newRSA(t, 2048)
 	for name, call := range map[string]func() error{
 		"Key":        func() error { _, err := token.Key(t.Context(), id); return err },
+		"SealKey":    func() error { _, err := token.SealKey(t.Context(), id); return err },
 		"DestroyKey": func() error { return token.DestroyKey(t.Context(), id) },
 		"Wrap": func() error {
 			_, err := token.Wrap(t.Context(), hsm.WrapRequest{Key: id, Algorithm: hsm.OAEPSHA1, PublicKey: spki})

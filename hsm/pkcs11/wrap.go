@@ -26,6 +26,9 @@ func (t *Token) Wrap(ctx context.Context, req hsm.WrapRequest) ([]byte, error) {
 	}
 	var blob []byte
 	err = t.pool.do(ctx, onKey(req.Key, func(s *session, object p11.ObjectHandle) (err error) {
+		if err := s.checkExtractable(req.Key, object); err != nil {
+			return err
+		}
 		blob, err = s.wrap(object, public, req.Algorithm)
 		return err
 	}))
@@ -110,7 +113,7 @@ func (s *session) importPublicKey(public *rsa.PublicKey) (p11.ObjectHandle, erro
 // discard removes a session object. When that fails the session is closed after
 // the call, and its objects vanish with it.
 func (s *session) discard(object p11.ObjectHandle) {
-	if err := s.DestroyObject(s.handle, object); err != nil {
+	if err := s.destroy(object); err != nil {
 		s.tainted = true
 		s.logger.Warn("session object could not be removed, closing its session", "error", deviceError(err, "destroy a session object"))
 	}

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"crypto/rsa"
 	"crypto/x509"
 	"regexp"
@@ -74,6 +75,25 @@ func infoFromProto(m *hsmv1.DescribeResponse) (*hsm.Info, error) {
 	return info, nil
 }
 
+// tokenFromProto reads which token a PIN is wanted for. Attempts to log in are
+// remembered under what it returns.
+func tokenFromProto(m *hsmv1.TokenID) (hsm.TokenID, error) {
+	token := hsm.TokenID{Manufacturer: m.GetManufacturer(), Model: m.GetModel(), Serial: m.GetSerial()}
+	err := cmp.Or(
+		checkString("token.manufacturer", token.Manufacturer, maxString),
+		checkString("token.model", token.Model, maxString),
+		checkName("token.serial", token.Serial),
+	)
+	if err != nil {
+		return hsm.TokenID{}, err
+	}
+	return token, nil
+}
+
+func tokenToProto(token hsm.TokenID) *hsmv1.TokenID {
+	return &hsmv1.TokenID{Manufacturer: token.Manufacturer, Model: token.Model, Serial: token.Serial}
+}
+
 func checkPolicies(all []*hsmv1.Policy) ([]hsm.Policy, error) {
 	if len(all) > maxPolicies {
 		return nil, corrupt("policies", "%d of them", len(all))
@@ -112,6 +132,18 @@ func generatedKey(m *hsmv1.Key, asked hsm.KeyID) (*hsm.Key, error) {
 	}
 	if key.Type != "AES" || key.Bits != 256 || !key.Sensitive || !key.Extractable {
 		return nil, corrupt("key", "it is not a sensitive, extractable AES-256 key")
+	}
+	return key, nil
+}
+
+// sealedKey reads the answer to SealKey.
+func sealedKey(m *hsmv1.Key, asked hsm.KeyID) (*hsm.Key, error) {
+	key, err := keyFromProto(m, asked)
+	if err != nil {
+		return nil, err
+	}
+	if key.Extractable {
+		return nil, corrupt("key", "it is sealed and extractable")
 	}
 	return key, nil
 }

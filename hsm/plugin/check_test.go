@@ -39,6 +39,11 @@ func TestGoodAnswersPass(t *testing.T) {
 	if _, err := generatedKey(goodKey(), asked); err != nil {
 		t.Error(err)
 	}
+	sealed := goodKey()
+	sealed.Extractable = false
+	if _, err := sealedKey(sealed, asked); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestWrongAnswers(t *testing.T) {
@@ -55,6 +60,14 @@ func TestWrongAnswers(t *testing.T) {
 		_, err := generatedKey(m, asked)
 		return err
 	}
+	sealed := func(spoil func(*hsmv1.Key)) error {
+		m := goodKey()
+		m.Extractable = false
+		spoil(m)
+		_, err := sealedKey(m, asked)
+		return err
+	}
+	token := func(m *hsmv1.TokenID) error { _, err := tokenFromProto(m); return err }
 	value := func(m *hsmv1.CheckValueResponse) error { _, err := checkValueFromProto(m, asked); return err }
 	wrapped := func(m *hsmv1.WrapResponse) error {
 		_, err := wrappedFromProto(m, hsm.WrapRequest{Key: asked, Algorithm: hsm.OAEPSHA256}, 256)
@@ -80,6 +93,12 @@ func TestWrongAnswers(t *testing.T) {
 		{"policies", info(func(m *hsmv1.DescribeResponse) { m.Policies[1].Number = 5 })},
 		{"policies", info(func(m *hsmv1.DescribeResponse) { m.Policies = make([]*hsmv1.Policy, maxPolicies+1) })},
 
+		{"token.serial", token(nil)},
+		{"token.serial", token(&hsmv1.TokenID{Serial: long})},
+		{"token.serial", token(&hsmv1.TokenID{Serial: "1\x002"})},
+		{"token.manufacturer", token(&hsmv1.TokenID{Manufacturer: control, Serial: "1"})},
+		{"token.model", token(&hsmv1.TokenID{Model: latin1, Serial: "1"})},
+
 		{"key", func() error { _, err := keyFromProto(nil, asked); return err }()},
 		{"id", key(func(m *hsmv1.Key) { m.Id[0]++ })},
 		{"id", key(func(m *hsmv1.Key) { m.Id = nil })},
@@ -97,6 +116,11 @@ func TestWrongAnswers(t *testing.T) {
 				m.Vendor[strings.Repeat("v", i+1)] = ""
 			}
 		})},
+
+		{"key", func() error { _, err := sealedKey(nil, asked); return err }()},
+		{"key", sealed(func(m *hsmv1.Key) { m.Extractable = true })},
+		{"id", sealed(func(m *hsmv1.Key) { m.Id[0]++ })},
+		{"label", sealed(func(m *hsmv1.Key) { m.Label = control })},
 
 		{"id", value(&hsmv1.CheckValueResponse{Value: []byte{1, 2, 3}})},
 		{"value", value(&hsmv1.CheckValueResponse{Id: id, Value: []byte{1, 2, 3, 4}})},
@@ -151,7 +175,7 @@ func TestUnknownReason(t *testing.T) {
 // Whatever bytes a plugin answers with, what passes is within the limits.
 func FuzzAnswers(f *testing.F) {
 	for _, m := range []proto.Message{
-		goodInfo(), goodKey(), &hsmv1.KeysResponse{Keys: []*hsmv1.Key{goodKey(), nil}},
+		goodInfo(), goodKey(), &hsmv1.TokenID{Manufacturer: "SafeNet", Serial: "1"}, &hsmv1.KeysResponse{Keys: []*hsmv1.Key{goodKey(), nil}},
 		&hsmv1.WrapResponse{Id: asked.Bytes(), Wrapped: make([]byte, 256)}, &hsmv1.CheckValueResponse{Id: asked.Bytes(), Value: []byte{1, 2, 3}},
 		&errdetails.ErrorInfo{Reason: "BUSY", Domain: errorDomain, Metadata: map[string]string{metadataCode: "CKR_X", metadataDetail: "x"}},
 	} {
@@ -166,6 +190,13 @@ func FuzzAnswers(f *testing.F) {
 		if proto.Unmarshal(encoded, &described) == nil {
 			if info, err := infoFromProto(&described); err == nil && (len(info.Label) > maxString || len(info.WrappingAlgorithms) > 3) {
 				t.Errorf("accepted %+v", info)
+			}
+		}
+		var named hsmv1.TokenID
+		if proto.Unmarshal(encoded, &named) == nil {
+			token, err := tokenFromProto(&named)
+			if err == nil && (token.Serial == "" || strings.ContainsRune(token.Manufacturer+token.Serial, 0)) {
+				t.Errorf("accepted %+v", token)
 			}
 		}
 		var listed hsmv1.KeysResponse

@@ -100,7 +100,11 @@ func (c *client) open(ctx context.Context, config OpenConfig) error {
 		if err != nil || !answer.GetWantsPin() {
 			return err
 		}
-		if forbidden = sendPIN(ctx, stream, config.PIN); forbidden != nil {
+		token, err := tokenFromProto(answer.GetToken())
+		if err != nil {
+			return err
+		}
+		if forbidden = sendPIN(ctx, stream, config.PIN, token); forbidden != nil {
 			return forbidden
 		}
 		answer, err = stream.Recv()
@@ -117,11 +121,11 @@ func (c *client) open(ctx context.Context, config OpenConfig) error {
 
 type openStream = grpc.BidiStreamingClient[hsmv1.OpenRequest, hsmv1.OpenResponse]
 
-func sendPIN(ctx context.Context, stream openStream, source hsm.PINSource) error {
+func sendPIN(ctx context.Context, stream openStream, source hsm.PINSource, token hsm.TokenID) error {
 	if source == nil {
 		return hsm.Errorf(hsm.PINMissing, "the token needs a PIN and none is configured")
 	}
-	pin, err := source(ctx)
+	pin, err := source(ctx, token)
 	if err != nil {
 		return err
 	}
@@ -270,6 +274,21 @@ func (c *client) Wrap(ctx context.Context, req hsm.WrapRequest) (wrapped []byte,
 		return err
 	})
 	return wrapped, err
+}
+
+func (c *client) SealKey(ctx context.Context, id hsm.KeyID) (key *hsm.Key, err error) {
+	if id, err = hsm.ParseKeyID(string(id)); err != nil {
+		return nil, err
+	}
+	err = c.call(ctx, "seal HSM key", func(ctx context.Context) error {
+		m, err := c.rpc.SealKey(ctx, &hsmv1.SealKeyRequest{Id: id.Bytes()})
+		if err != nil {
+			return err
+		}
+		key, err = sealedKey(m.GetKey(), id)
+		return err
+	})
+	return key, err
 }
 
 func (c *client) DestroyKey(ctx context.Context, id hsm.KeyID) error {

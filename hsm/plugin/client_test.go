@@ -55,6 +55,9 @@ func TestCallsTravel(t *testing.T) {
 	if wrapped, err := token.Wrap(t.Context(), hsm.WrapRequest{Key: id, Algorithm: hsm.OAEPSHA1, PublicKey: newSPKI(t)}); err != nil || len(wrapped) != 256 {
 		t.Errorf("Wrap: %d bytes, %v", len(wrapped), err)
 	}
+	if sealed, err := token.SealKey(t.Context(), id); err != nil || sealed.ID != id || sealed.Label != "sealed" || sealed.Extractable {
+		t.Errorf("SealKey: %+v, %v", sealed, err)
+	}
 	if err := token.Health(t.Context()); err != nil {
 		t.Errorf("Health: %v", err)
 	}
@@ -82,6 +85,8 @@ func TestLiesAreRefused(t *testing.T) {
 	wantReason(t, err, hsm.Corrupt)
 	_, err = token.Key(t.Context(), hsm.NewKeyID())
 	wantReason(t, err, hsm.Corrupt)
+	_, err = token.SealKey(t.Context(), hsm.NewKeyID())
+	wantReason(t, err, hsm.Corrupt)
 	_, err = token.Wrap(t.Context(), hsm.WrapRequest{Key: hsm.NewKeyID(), Algorithm: hsm.OAEPSHA1, PublicKey: newSPKI(t)})
 	wantReason(t, err, hsm.Corrupt)
 }
@@ -90,6 +95,8 @@ func TestBadRequestsAreNotSent(t *testing.T) {
 	process, token := open(t, "good")
 	process.Kill() // whatever is sent now is TokenGone
 	_, err := token.Key(t.Context(), "not hex")
+	wantReason(t, err, hsm.Invalid)
+	_, err = token.SealKey(t.Context(), "not hex")
 	wantReason(t, err, hsm.Invalid)
 	_, err = token.Wrap(t.Context(), hsm.WrapRequest{Key: "ab", Algorithm: hsm.OAEPSHA1, PublicKey: []byte("not a key")})
 	wantReason(t, err, hsm.Invalid)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -265,20 +266,48 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// TestNoCoreFile: a crash in vendor code must not write the PIN to the disk.
-func TestNoCoreFile(t *testing.T) {
+// TestLimits: a crash in vendor code must not write the PIN to the disk, and its
+// descriptors fit into an fd_set.
+func TestLimits(t *testing.T) {
 	process, _ := open(t, "good")
-	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", process.PID()))
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", process.PID()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(limits)) {
-		if rest, ok := strings.CutPrefix(line, "Max core file size"); ok {
-			if fields := strings.Fields(rest); fields[0] != "0" || fields[1] != "0" {
-				t.Errorf("core files are allowed: %s", line)
-			}
-			return
+	limits := strings.Join(strings.Fields(string(content)), " ")
+	for _, want := range []string{"Max core file size 0 0 bytes", "Max open files 1024 1024 files"} {
+		if !strings.Contains(limits, want) {
+			t.Errorf("no %q in the limits:\n%s", want, content)
 		}
 	}
-	t.Error("the limit of core files is not listed")
+}
+
+// TestPing: the process answers while its device does not, also when as many
+// calls are in flight as may be.
+func TestPing(t *testing.T) {
+	process, token := open(t, "hang")
+	var wg sync.WaitGroup
+	for range maxInFlight + 1 {
+		wg.Go(func() {
+			if err := token.Health(t.Context()); !errors.Is(err, hsm.TokenGone) && !errors.Is(err, hsm.Busy) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	awaitCalls(process, maxInFlight)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := process.Ping(ctx); err != nil {
+		t.Error(err)
+	}
+	process.Kill()
+	wg.Wait()
+	wantReason(t, process.Ping(t.Context()), hsm.TokenGone)
+}
+
+// awaitCalls returns when n calls are in flight.
+func awaitCalls(process *Process, n int) {
+	for len(process.client.inFlight) < n {
+		runtime.Gosched()
+	}
 }

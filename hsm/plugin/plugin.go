@@ -33,6 +33,10 @@ const (
 	// defaultDeadline applies to calls that bring none. A Luna HA group may
 	// take more than 20 s to give up a dead member.
 	defaultDeadline = 30 * time.Second
+	// maxFiles bounds the descriptors of a plugin: one that is FD_SETSIZE or more
+	// overflows the fd_set of a library that uses select(2), and Go's runtime has
+	// raised the limit that protects such libraries as far as it can.
+	maxFiles = 1024
 	// closeTime is what a plugin gets to log out after SIGTERM.
 	closeTime = 2 * time.Second
 )

@@ -78,6 +78,14 @@ type fake struct {
 	closed string // file that Close makes
 }
 
+// fakeToken is the token that the fake asks a PIN for.
+func fakeToken(mode string) hsm.TokenID {
+	if mode == "nameless" {
+		return hsm.TokenID{Manufacturer: "kmsbroker", Model: "fake"}
+	}
+	return hsm.TokenID{Manufacturer: "kmsbroker", Model: "fake", Serial: "0815"}
+}
+
 func openFake(ctx context.Context, mode string, req OpenRequest) (hsm.Token, error) {
 	settings := ReadSettings(req.Settings)
 	report := settings.String("report")
@@ -85,7 +93,7 @@ func openFake(ctx context.Context, mode string, req OpenRequest) (hsm.Token, err
 	if err := settings.Err(); err != nil {
 		return nil, err
 	}
-	pin, err := req.PIN(ctx)
+	pin, err := req.PIN(ctx, fakeToken(mode))
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +143,11 @@ func (f *fake) Keys(context.Context) ([]hsm.Key, error) {
 	}
 	keys[500].ID = "" // made by somebody else, without a CKA_ID
 	return keys, nil
+}
+
+// SealKey returns the key as it is when the plugin lies.
+func (f *fake) SealKey(_ context.Context, id hsm.KeyID) (*hsm.Key, error) {
+	return &hsm.Key{ID: id, Label: "sealed", Type: "AES", Bits: 256, Extractable: f.mode == "lying"}, nil
 }
 
 // DestroyKey fails with the reason whose number the ID is.

@@ -56,6 +56,7 @@ type Process struct {
 	child    *child
 	goplugin *goplugin.Client
 	client   *client
+	health   grpc_health_v1.HealthClient
 	logger   *slog.Logger
 	kill     sync.Once
 }
@@ -123,9 +124,8 @@ func (p *Process) connect(ctx context.Context) error {
 		return err
 	}
 	conn := dispensed.(*grpc.ClientConn)
-	// go-plugin's Ping has no deadline.
-	health := grpc_health_v1.NewHealthClient(conn)
-	if _, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName}); err != nil {
+	p.health = grpc_health_v1.NewHealthClient(conn)
+	if err := p.ask(ctx); err != nil {
 		return p.child.refuse(err)
 	}
 	p.client = newClient(p.child.alive, hsmv1.NewTokenClient(conn))
@@ -149,6 +149,25 @@ var _ hsm.TokenInitializer = (*Process)(nil)
 // process is of no use afterwards.
 func (p *Process) InitToken(ctx context.Context, spec hsm.TokenSpec) (serial string, err error) {
 	return p.client.initToken(ctx, spec)
+}
+
+// Ping proves that the process answers. The vendor's library and the device have
+// no part in the answer, so it comes at once whatever they are doing.
+func (p *Process) Ping(ctx context.Context) error {
+	switch err := p.ask(ctx); {
+	case err == nil:
+		return nil
+	case p.child.alive.Err() != nil:
+		return hsm.Errorf(hsm.TokenGone, "the plugin process ended")
+	default:
+		return hsm.Errorf(hsm.Timeout, "the plugin process does not answer: %v", err)
+	}
+}
+
+// ask is go-plugin's own Ping with a deadline.
+func (p *Process) ask(ctx context.Context) error {
+	_, err := p.health.Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName})
+	return err
 }
 
 // PID is the process's number.

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -224,6 +225,28 @@ func TestOpen(t *testing.T) {
 		wantReason(t, err, hsm.Misconfigured)
 		if !strings.Contains(err.Error(), `"lable"`) {
 			t.Errorf("error %q does not name the setting", err)
+		}
+	})
+	t.Run("names its token", func(t *testing.T) {
+		process := start(t, newCommand(t, "good"))
+		var asked []hsm.TokenID
+		_, err := process.Open(t.Context(), OpenConfig{PIN: func(_ context.Context, token hsm.TokenID) ([]byte, error) {
+			asked = append(asked, token)
+			return []byte("1234"), nil
+		}})
+		if want := []hsm.TokenID{fakeToken("good")}; err != nil || !slices.Equal(asked, want) {
+			t.Errorf("the PIN was asked for %v, want %v; %v", asked, want, err)
+		}
+	})
+	t.Run("gets no PIN for a token without a name", func(t *testing.T) {
+		process := start(t, newCommand(t, "nameless"))
+		_, err := process.Open(t.Context(), OpenConfig{PIN: func(context.Context, hsm.TokenID) ([]byte, error) {
+			t.Error("the PIN was asked for")
+			return []byte("1234"), nil
+		}})
+		wantReason(t, err, hsm.Corrupt)
+		if !strings.Contains(err.Error(), "token.serial") {
+			t.Errorf("error %q does not name the field", err)
 		}
 	})
 	t.Run("calls before", func(t *testing.T) {

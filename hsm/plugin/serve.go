@@ -24,9 +24,9 @@ type OpenRequest struct {
 	// Settings of the backend, as the administrator wrote them. Read them with
 	// ReadSettings, which refuses what the plugin does not know.
 	Settings map[string]string
-	// PIN asks the daemon for the PIN of the role. Ask when everything else is
-	// ready and log in with the answer: the daemon counts each time it is asked as
-	// an attempt. Wipe the answer.
+	// PIN asks the daemon for the PIN of the role on the token that was found. Ask
+	// when everything else is ready and log in with the answer: the daemon counts
+	// it as an attempt on that token. Wipe the answer.
 	PIN hsm.PINSource
 	// Logger writes to the daemon's log.
 	Logger *slog.Logger
@@ -57,7 +57,7 @@ func Serve(opener Opener, options ...Option) {
 	// Captured now: go-plugin replaces os.Stderr with a stream of its own.
 	stderr := os.Stderr
 	logger := slog.New(newLogHandler(stderr))
-	if err := protect.Process(); err != nil {
+	if err := protect.Process(maxFiles); err != nil {
 		fmt.Fprintln(stderr, err)
 		os.Exit(1)
 	}

@@ -53,11 +53,11 @@ func (s *server) Open(stream grpc.BidiStreamingServer[hsmv1.OpenRequest, hsmv1.O
 // askPIN asks the daemon for the PIN, once.
 func askPIN(stream grpc.BidiStreamingServer[hsmv1.OpenRequest, hsmv1.OpenResponse]) hsm.PINSource {
 	var asked atomic.Bool
-	return func(context.Context) ([]byte, error) {
+	return func(_ context.Context, token hsm.TokenID) ([]byte, error) {
 		if asked.Swap(true) {
 			return nil, hsm.Errorf(hsm.Invalid, "the PIN was asked for before, and a login is attempted once")
 		}
-		if err := stream.Send(&hsmv1.OpenResponse{WantsPin: true}); err != nil {
+		if err := stream.Send(&hsmv1.OpenResponse{WantsPin: true, Token: tokenToProto(token)}); err != nil {
 			return nil, hsm.Errorf(hsm.TokenGone, "ask for the PIN: %v", err)
 		}
 		answer, err := stream.Recv()
@@ -194,6 +194,16 @@ func (s *server) Wrap(ctx context.Context, req *hsmv1.WrapRequest) (*hsmv1.WrapR
 	})
 }
 
+func (s *server) SealKey(ctx context.Context, req *hsmv1.SealKeyRequest) (*hsmv1.SealKeyResponse, error) {
+	return with(s, func(token hsm.Token) (*hsmv1.SealKeyResponse, error) {
+		key, err := token.SealKey(ctx, hsm.KeyIDFromBytes(req.GetId()))
+		if err != nil {
+			return nil, err
+		}
+		return &hsmv1.SealKeyResponse{Key: keyToProto(key)}, nil
+	})
+}
+
 func (s *server) DestroyKey(ctx context.Context, req *hsmv1.DestroyKeyRequest) (*hsmv1.DestroyKeyResponse, error) {
 	return with(s, func(token hsm.Token) (*hsmv1.DestroyKeyResponse, error) {
 		return &hsmv1.DestroyKeyResponse{Id: req.GetId()}, token.DestroyKey(ctx, hsm.KeyIDFromBytes(req.GetId()))
@@ -240,8 +250,9 @@ func (s *server) newGRPCServer(options []grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append(options,
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
-		// go-plugin keeps two streams of its own open.
-		grpc.MaxConcurrentStreams(maxInFlight+2),
+		// go-plugin keeps two streams of its own open, and a ping must not wait for
+		// the calls in flight.
+		grpc.MaxConcurrentStreams(maxInFlight+3),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 			defer s.recover(info.FullMethod, &err)
 			return handler(ctx, req)

@@ -119,6 +119,12 @@ func TestSoftHSM(t *testing.T) {
 	if opened := hsm.CheckValue(zeros[:3]); opened != kcv || len(value) != 32 {
 		t.Errorf("opened %d bytes with check value %s, want 32 with %s", len(value), opened, kcv)
 	}
+	if sealed, err := token.SealKey(t.Context(), key.ID); err != nil || sealed.Extractable {
+		t.Errorf("SealKey: %+v, %v", sealed, err)
+	}
+	if _, err := token.Wrap(t.Context(), hsm.WrapRequest{Key: key.ID, Algorithm: hsm.OAEPSHA1, PublicKey: spki}); !errors.Is(err, hsm.NotExportable) {
+		t.Errorf("Wrap of a sealed key: %v", err)
+	}
 	if err := token.DestroyKey(t.Context(), key.ID); err != nil {
 		t.Fatal(err)
 	}

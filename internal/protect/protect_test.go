@@ -25,7 +25,7 @@ const (
 func TestMain(m *testing.M) {
 	switch os.Getenv(partVariable) {
 	case protected:
-		if err := Process(); err != nil {
+		if err := Process(64); err != nil {
 			panic(err)
 		}
 		wait()
@@ -76,28 +76,34 @@ func TestMemory(t *testing.T) {
 	binary := copyForOthers(t)
 	for part, want := range map[string]string{open: "read", protected: "refused"} {
 		t.Run(part, func(t *testing.T) {
-			victim := as(binary, part)
-			stdin, err := victim.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			stdout, err := victim.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := victim.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer func() { stdin.Close(); _ = victim.Wait() }()
-			if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-				t.Fatalf("the victim said %q, %v", line, err)
-			}
-			out, err := as(binary, thief, fmt.Sprint(victim.Process.Pid)).CombinedOutput()
+			out, err := as(binary, thief, fmt.Sprint(start(t, binary, part))).CombinedOutput()
 			if err != nil || !strings.HasPrefix(string(out), want) {
 				t.Errorf("the thief says %q, %v; want %s", out, err, want)
 			}
 		})
 	}
+}
+
+// start starts a part that waits, and returns when it does. It ends with the test.
+func start(t *testing.T, binary, part string) (pid int) {
+	t.Helper()
+	victim := as(binary, part)
+	stdin, err := victim.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := victim.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = victim.Wait() })
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+		t.Fatalf("the victim said %q, %v", line, err)
+	}
+	return victim.Process.Pid
 }
 
 // as runs a part as a user without privileges.
@@ -138,4 +144,18 @@ func copyForOthers(t *testing.T) string {
 		}
 	}
 	return path
+}
+
+// TestLimits reads what the kernel says of a protected process.
+func TestLimits(t *testing.T) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", start(t, copyForOthers(t), protected)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := strings.Join(strings.Fields(string(content)), " ")
+	for _, want := range []string{"Max core file size 0 0 bytes", "Max open files 64 64 files"} {
+		if !strings.Contains(limits, want) {
+			t.Errorf("no %q in the limits:\n%s", want, content)
+		}
+	}
 }

@@ -22,8 +22,8 @@ func main() {
 // first fetches a token from the identity service and opens two channels, and
 // from version 10.5 on slots come and go at run time. It is short, because a
 // client that was initialised while the service was out of reach may never see
-// it, and another process is started a second later anyway.
-const tokenWait = 2 * time.Second
+// it, and people wait for the next process, which follows at once.
+const tokenWait = 500 * time.Millisecond
 
 func open(ctx context.Context, req plugin.OpenRequest) (hsm.Token, error) {
 	settings := plugin.ReadSettings(req.Settings)

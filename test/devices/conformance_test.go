@@ -45,6 +45,11 @@ func TestConformance(t *testing.T) {
 				}
 				t.Fatalf("verdict %s: %+v", report.Verdict, report.Totals)
 			}
+			for _, result := range report.Results {
+				if strings.HasPrefix(result.ID, "S-") && result.Status != conformance.Passed {
+					t.Error(result) // every partition here has policy 11
+				}
+			}
 			for _, algorithm := range hsm.WrappingAlgorithms() {
 				if declared := slices.Contains(report.Device.WrappingAlgorithms, algorithm); declared == slices.Contains(tt.cannot, algorithm) {
 					t.Errorf("%s declared: %v", algorithm, declared)
@@ -55,6 +60,24 @@ func TestConformance(t *testing.T) {
 			}
 			t.Logf("%+v", report.Totals)
 		})
+	}
+}
+
+// TestSealingNeedsPolicy11: where the partition lets nobody change attributes, a
+// seal is refused with the device's code, and the key can be wrapped as before.
+func TestSealingNeedsPolicy11(t *testing.T) {
+	d := newDevice(t, hsmsim.Luna, hsmsim.Set("policy.11", "0"))
+	suite := &one{launch: d.launch}
+	defer suite.kill()
+	report := conformance.Run(t.Context(), conformance.Config{Open: suite.open})
+	for _, result := range report.Results {
+		seals := strings.HasPrefix(result.ID, "S-") && result.ID != "S-05"
+		if seals != (result.Status == conformance.NotSupported) || seals && result.Code != "CKR_ATTRIBUTE_READ_ONLY" {
+			t.Error(result)
+		}
+	}
+	if report.Verdict != conformance.VerdictPassed {
+		t.Errorf("verdict %s", report.Verdict)
 	}
 }
 

@@ -900,7 +900,7 @@ type Backend struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Name                 string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Plugin               string                 `protobuf:"bytes,2,opt,name=plugin,proto3" json:"plugin,omitempty"`
-	State                string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // "starting", "ready", "restarting", "blocked"
+	State                string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // "waiting-for-pin", "starting", "ready", "restarting", "blocked", "stopped"
 	Error                string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"` // why it is not ready
 	Restarts             uint32                 `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"`
 	Pid                  int32                  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
@@ -1000,7 +1000,10 @@ type CheckBackendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Also checks that may count against the device: one wrong PIN.
-	Destructive   bool `protobuf:"varint,2,opt,name=destructive,proto3" json:"destructive,omitempty"`
+	Destructive bool `protobuf:"varint,2,opt,name=destructive,proto3" json:"destructive,omitempty"`
+	// Name and version of the asking program, for the report; printable, at most 64
+	// bytes.
+	Client        string `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1047,6 +1050,13 @@ func (x *CheckBackendRequest) GetDestructive() bool {
 		return x.Destructive
 	}
 	return false
+}
+
+func (x *CheckBackendRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
 }
 
 type CheckEvent struct {
@@ -1243,6 +1253,58 @@ func (x *InitTokenResponse) GetSerial() string {
 	return ""
 }
 
+type LoginBackendRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Pin           []byte                 `protobuf:"bytes,2,opt,name=pin,proto3" json:"pin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginBackendRequest) Reset() {
+	*x = LoginBackendRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginBackendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginBackendRequest) ProtoMessage() {}
+
+func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginBackendRequest.ProtoReflect.Descriptor instead.
+func (*LoginBackendRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LoginBackendRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LoginBackendRequest) GetPin() []byte {
+	if x != nil {
+		return x.Pin
+	}
+	return nil
+}
+
 type RetryLoginRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1252,7 +1314,7 @@ type RetryLoginRequest struct {
 
 func (x *RetryLoginRequest) Reset() {
 	*x = RetryLoginRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1326,7 @@ func (x *RetryLoginRequest) String() string {
 func (*RetryLoginRequest) ProtoMessage() {}
 
 func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1339,7 @@ func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
 func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RetryLoginRequest) GetName() string {
@@ -1296,7 +1358,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1370,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1383,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -1340,7 +1402,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1414,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1427,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -1391,7 +1453,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1465,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1478,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BackendKey) GetId() string {
@@ -1483,7 +1545,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1557,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1570,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 type StatusResponse struct {
@@ -1527,7 +1589,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1601,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1614,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1623,7 +1685,7 @@ type ImportEvent_Step struct {
 
 func (x *ImportEvent_Step) Reset() {
 	*x = ImportEvent_Step{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1697,7 @@ func (x *ImportEvent_Step) String() string {
 func (*ImportEvent_Step) ProtoMessage() {}
 
 func (x *ImportEvent_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1752,7 @@ type VerifyKeyResponse_Check struct {
 
 func (x *VerifyKeyResponse_Check) Reset() {
 	*x = VerifyKeyResponse_Check{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1764,7 @@ func (x *VerifyKeyResponse_Check) String() string {
 func (*VerifyKeyResponse_Check) ProtoMessage() {}
 
 func (x *VerifyKeyResponse_Check) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1819,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1831,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1928,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1940,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +1988,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2000,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2013,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -1986,7 +2048,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2060,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2073,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 1}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -2146,10 +2208,11 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x13wrapping_algorithms\x18\t \x03(\tR\x12wrappingAlgorithms\x12!\n" +
 	"\fmax_sessions\x18\n" +
 	" \x01(\rR\vmaxSessionsB\a\n" +
-	"\x05_fips\"K\n" +
+	"\x05_fips\"c\n" +
 	"\x13CheckBackendRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
-	"\vdestructive\x18\x02 \x01(\bR\vdestructive\"\xb4\x01\n" +
+	"\vdestructive\x18\x02 \x01(\bR\vdestructive\x12\x16\n" +
+	"\x06client\x18\x03 \x01(\tR\x06client\"\xb4\x01\n" +
 	"\n" +
 	"CheckEvent\x12\x18\n" +
 	"\x06result\x18\x01 \x01(\tH\x00R\x06result\x129\n" +
@@ -2165,7 +2228,10 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x06so_pin\x18\x03 \x01(\fR\x05soPin\x12\x10\n" +
 	"\x03pin\x18\x04 \x01(\fR\x03pin\"+\n" +
 	"\x11InitTokenResponse\x12\x16\n" +
-	"\x06serial\x18\x01 \x01(\tR\x06serial\"'\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\";\n" +
+	"\x13LoginBackendRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03pin\x18\x02 \x01(\fR\x03pin\"'\n" +
 	"\x11RetryLoginRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\",\n" +
 	"\x16ListBackendKeysRequest\x12\x12\n" +
@@ -2203,7 +2269,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05Audit\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2\xab\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error2\xf5\n" +
 	"\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
@@ -2223,7 +2289,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\vShowBackend\x12 .kmsbroker.v1.ShowBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12^\n" +
 	"\x0fListBackendKeys\x12$.kmsbroker.v1.ListBackendKeysRequest\x1a%.kmsbroker.v1.ListBackendKeysResponse\x12M\n" +
 	"\fCheckBackend\x12!.kmsbroker.v1.CheckBackendRequest\x1a\x18.kmsbroker.v1.CheckEvent0\x01\x12L\n" +
-	"\tInitToken\x12\x1e.kmsbroker.v1.InitTokenRequest\x1a\x1f.kmsbroker.v1.InitTokenResponse\x12D\n" +
+	"\tInitToken\x12\x1e.kmsbroker.v1.InitTokenRequest\x1a\x1f.kmsbroker.v1.InitTokenResponse\x12H\n" +
+	"\fLoginBackend\x12!.kmsbroker.v1.LoginBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12D\n" +
 	"\n" +
 	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.BackendB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
@@ -2240,7 +2307,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_api_kmsbroker_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(ImportEvent_State)(0),             // 0: kmsbroker.v1.ImportEvent.State
 	(*Key)(nil),                        // 1: kmsbroker.v1.Key
@@ -2261,43 +2328,44 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*CheckEvent)(nil),                 // 16: kmsbroker.v1.CheckEvent
 	(*InitTokenRequest)(nil),           // 17: kmsbroker.v1.InitTokenRequest
 	(*InitTokenResponse)(nil),          // 18: kmsbroker.v1.InitTokenResponse
-	(*RetryLoginRequest)(nil),          // 19: kmsbroker.v1.RetryLoginRequest
-	(*ListBackendKeysRequest)(nil),     // 20: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),    // 21: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                 // 22: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),              // 23: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),             // 24: kmsbroker.v1.StatusResponse
-	(*ImportEvent_Step)(nil),           // 25: kmsbroker.v1.ImportEvent.Step
-	(*VerifyKeyResponse_Check)(nil),    // 26: kmsbroker.v1.VerifyKeyResponse.Check
-	(*Backend_Token)(nil),              // 27: kmsbroker.v1.Backend.Token
-	(*CheckEvent_Report)(nil),          // 28: kmsbroker.v1.CheckEvent.Report
-	(*StatusResponse_Endpoint)(nil),    // 29: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Audit)(nil),       // 30: kmsbroker.v1.StatusResponse.Audit
-	(*timestamppb.Timestamp)(nil),      // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 32: google.protobuf.Duration
+	(*LoginBackendRequest)(nil),        // 19: kmsbroker.v1.LoginBackendRequest
+	(*RetryLoginRequest)(nil),          // 20: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),     // 21: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),    // 22: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                 // 23: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),              // 24: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),             // 25: kmsbroker.v1.StatusResponse
+	(*ImportEvent_Step)(nil),           // 26: kmsbroker.v1.ImportEvent.Step
+	(*VerifyKeyResponse_Check)(nil),    // 27: kmsbroker.v1.VerifyKeyResponse.Check
+	(*Backend_Token)(nil),              // 28: kmsbroker.v1.Backend.Token
+	(*CheckEvent_Report)(nil),          // 29: kmsbroker.v1.CheckEvent.Report
+	(*StatusResponse_Endpoint)(nil),    // 30: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Audit)(nil),       // 31: kmsbroker.v1.StatusResponse.Audit
+	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 33: google.protobuf.Duration
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	31, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
-	31, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	25, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
+	32, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
+	32, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	26, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
 	1,  // 3: kmsbroker.v1.ImportEvent.key:type_name -> kmsbroker.v1.Key
 	1,  // 4: kmsbroker.v1.VerifyKeyResponse.key:type_name -> kmsbroker.v1.Key
-	26, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
+	27, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
 	1,  // 6: kmsbroker.v1.ListKeysResponse.keys:type_name -> kmsbroker.v1.Key
 	10, // 7: kmsbroker.v1.ListKeysResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	31, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
+	32, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
 	14, // 9: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	27, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	28, // 11: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
-	22, // 12: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	31, // 13: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	29, // 14: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	28, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	29, // 11: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	23, // 12: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	32, // 13: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	30, // 14: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
 	14, // 15: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
 	10, // 16: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	30, // 17: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	31, // 17: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
 	0,  // 18: kmsbroker.v1.ImportEvent.Step.state:type_name -> kmsbroker.v1.ImportEvent.State
-	32, // 19: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
-	23, // 20: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	33, // 19: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
+	24, // 20: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
 	2,  // 21: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
 	3,  // 22: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
 	5,  // 23: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
@@ -2311,30 +2379,32 @@ var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
 	5,  // 31: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.KeyRequest
 	11, // 32: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
 	13, // 33: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	20, // 34: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	21, // 34: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
 	15, // 35: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
 	17, // 36: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	19, // 37: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	24, // 38: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	4,  // 39: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	4,  // 40: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	10, // 41: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	7,  // 42: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	9,  // 43: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	1,  // 44: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	1,  // 45: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	1,  // 46: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	1,  // 47: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	1,  // 48: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	1,  // 49: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	12, // 50: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	14, // 51: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	21, // 52: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	16, // 53: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	18, // 54: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	14, // 55: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	38, // [38:56] is the sub-list for method output_type
-	20, // [20:38] is the sub-list for method input_type
+	19, // 37: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	20, // 38: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	25, // 39: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	4,  // 40: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	4,  // 41: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	10, // 42: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	7,  // 43: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	9,  // 44: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	1,  // 45: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	1,  // 46: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	1,  // 47: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	1,  // 48: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	1,  // 49: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	1,  // 50: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	12, // 51: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	14, // 52: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	22, // 53: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	16, // 54: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	18, // 55: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	14, // 56: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	14, // 57: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	39, // [39:58] is the sub-list for method output_type
+	20, // [20:39] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
 	20, // [20:20] is the sub-list for extension extendee
 	0,  // [0:20] is the sub-list for field type_name
@@ -2355,14 +2425,14 @@ func file_api_kmsbroker_v1_control_proto_init() {
 		(*CheckEvent_Result)(nil),
 		(*CheckEvent_Report_)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[26].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[27].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,7 @@ const (
 	Control_ListBackendKeys_FullMethodName     = "/kmsbroker.v1.Control/ListBackendKeys"
 	Control_CheckBackend_FullMethodName        = "/kmsbroker.v1.Control/CheckBackend"
 	Control_InitToken_FullMethodName           = "/kmsbroker.v1.Control/InitToken"
+	Control_LoginBackend_FullMethodName        = "/kmsbroker.v1.Control/LoginBackend"
 	Control_RetryLogin_FullMethodName          = "/kmsbroker.v1.Control/RetryLogin"
 )
 
@@ -82,6 +83,10 @@ type ControlClient interface {
 	// InitToken makes a new token for development, where the kind of HSM allows
 	// it; SoftHSM does, Luna and DPoD partitions are made with lunacm.
 	InitToken(ctx context.Context, in *InitTokenRequest, opts ...grpc.CallOption) (*InitTokenResponse, error)
+	// LoginBackend gives a backend with `pin = "prompt"` its PIN and answers after the
+	// login. The daemon keeps the PIN in memory until it stops or the token refuses
+	// it. After a refusal RetryLogin comes first.
+	LoginBackend(ctx context.Context, in *LoginBackendRequest, opts ...grpc.CallOption) (*Backend, error)
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error)
@@ -292,6 +297,16 @@ func (c *controlClient) InitToken(ctx context.Context, in *InitTokenRequest, opt
 	return out, nil
 }
 
+func (c *controlClient) LoginBackend(ctx context.Context, in *LoginBackendRequest, opts ...grpc.CallOption) (*Backend, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Backend)
+	err := c.cc.Invoke(ctx, Control_LoginBackend_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Backend)
@@ -339,6 +354,10 @@ type ControlServer interface {
 	// InitToken makes a new token for development, where the kind of HSM allows
 	// it; SoftHSM does, Luna and DPoD partitions are made with lunacm.
 	InitToken(context.Context, *InitTokenRequest) (*InitTokenResponse, error)
+	// LoginBackend gives a backend with `pin = "prompt"` its PIN and answers after the
+	// login. The daemon keeps the PIN in memory until it stops or the token refuses
+	// it. After a refusal RetryLogin comes first.
+	LoginBackend(context.Context, *LoginBackendRequest) (*Backend, error)
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error)
@@ -402,6 +421,9 @@ func (UnimplementedControlServer) CheckBackend(*CheckBackendRequest, grpc.Server
 }
 func (UnimplementedControlServer) InitToken(context.Context, *InitTokenRequest) (*InitTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method InitToken not implemented")
+}
+func (UnimplementedControlServer) LoginBackend(context.Context, *LoginBackendRequest) (*Backend, error) {
+	return nil, status.Error(codes.Unimplemented, "method LoginBackend not implemented")
 }
 func (UnimplementedControlServer) RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryLogin not implemented")
@@ -712,6 +734,24 @@ func _Control_InitToken_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_LoginBackend_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LoginBackendRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).LoginBackend(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_LoginBackend_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).LoginBackend(ctx, req.(*LoginBackendRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_RetryLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RetryLoginRequest)
 	if err := dec(in); err != nil {
@@ -792,6 +832,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "InitToken",
 			Handler:    _Control_InitToken_Handler,
+		},
+		{
+			MethodName: "LoginBackend",
+			Handler:    _Control_LoginBackend_Handler,
 		},
 		{
 			MethodName: "RetryLogin",

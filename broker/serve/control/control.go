@@ -182,10 +182,15 @@ func (s *Server) CheckBackend(req *v1.CheckBackendRequest, stream grpc.ServerStr
 	if err != nil {
 		return err
 	}
-	report, err := s.core.CheckBackend(stream.Context(), from, req.GetName(), req.GetDestructive(), func(r conformance.Result) {
+	asked, err := checkRequest(req)
+	if err != nil {
+		return err
+	}
+	asked.Progress = func(r conformance.Result) {
 		// A stream that broke ends the context and with it the suite.
 		_ = stream.Send(&v1.CheckEvent{Event: &v1.CheckEvent_Result{Result: r.String()}})
-	})
+	}
+	report, err := s.core.CheckBackend(stream.Context(), from, req.GetName(), asked)
 	if err != nil {
 		return err
 	}
@@ -211,6 +216,20 @@ func (s *Server) InitToken(ctx context.Context, req *v1.InitTokenRequest) (*v1.I
 		return nil, err
 	}
 	return &v1.InitTokenResponse{Serial: serial}, nil
+}
+
+// LoginBackend implements v1.ControlServer.
+func (s *Server) LoginBackend(ctx context.Context, req *v1.LoginBackendRequest) (*v1.Backend, error) {
+	defer clear(req.GetPin())
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	status, err := s.core.LoginBackend(ctx, from, req.GetName(), req.GetPin())
+	if err != nil {
+		return nil, err
+	}
+	return backendMessage(status), nil
 }
 
 // RetryLogin implements v1.ControlServer.

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -10,6 +12,7 @@ import (
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 )
@@ -91,6 +94,20 @@ func backendMessage(s backend.Status) *v1.Backend {
 		}
 	}
 	return m
+}
+
+// checkRequest reads how a backend shall be checked.
+func checkRequest(req *v1.CheckBackendRequest) (backend.CheckRequest, error) {
+	asked := backend.CheckRequest{Destructive: req.GetDestructive()}
+	client := req.GetClient()
+	const longest = 64
+	if len(client) > longest || strings.ContainsFunc(client, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return asked, failure.New(failure.Invalid, "CLIENT", "the name of the client is longer than %d bytes or cannot be printed", longest)
+	}
+	if client != "" {
+		asked.RunBy = []string{client}
+	}
+	return asked, nil
 }
 
 func backendKeyMessage(k broker.BackendKey) *v1.BackendKey {

@@ -120,6 +120,7 @@ func (x *OpenRequest) GetPin() []byte {
 type OpenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	WantsPin      bool                   `protobuf:"varint,1,opt,name=wants_pin,json=wantsPin,proto3" json:"wants_pin,omitempty"` // otherwise the token is open
+	Token         *TokenID               `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`                        // with wants_pin
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -161,6 +162,76 @@ func (x *OpenResponse) GetWantsPin() bool {
 	return false
 }
 
+func (x *OpenResponse) GetToken() *TokenID {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// TokenID tells a token from all others. Strings are printable UTF-8 of at most
+// 255 bytes. Attempts to log in are remembered by manufacturer and serial: the
+// same token has the same two in every process and after every restart.
+type TokenID struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Manufacturer  string                 `protobuf:"bytes,1,opt,name=manufacturer,proto3" json:"manufacturer,omitempty"`
+	Model         string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	Serial        string                 `protobuf:"bytes,3,opt,name=serial,proto3" json:"serial,omitempty"` // not empty; its label, for a token without a serial
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenID) Reset() {
+	*x = TokenID{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenID) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenID) ProtoMessage() {}
+
+func (x *TokenID) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenID.ProtoReflect.Descriptor instead.
+func (*TokenID) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TokenID) GetManufacturer() string {
+	if x != nil {
+		return x.Manufacturer
+	}
+	return ""
+}
+
+func (x *TokenID) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *TokenID) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
 type InitTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Settings      map[string]string      `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // as in OpenRequest
@@ -173,7 +244,7 @@ type InitTokenRequest struct {
 
 func (x *InitTokenRequest) Reset() {
 	*x = InitTokenRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +256,7 @@ func (x *InitTokenRequest) String() string {
 func (*InitTokenRequest) ProtoMessage() {}
 
 func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[2]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +269,7 @@ func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenRequest.ProtoReflect.Descriptor instead.
 func (*InitTokenRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{2}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *InitTokenRequest) GetSettings() map[string]string {
@@ -238,7 +309,7 @@ type InitTokenResponse struct {
 
 func (x *InitTokenResponse) Reset() {
 	*x = InitTokenResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -250,7 +321,7 @@ func (x *InitTokenResponse) String() string {
 func (*InitTokenResponse) ProtoMessage() {}
 
 func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[3]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -263,7 +334,7 @@ func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenResponse.ProtoReflect.Descriptor instead.
 func (*InitTokenResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{3}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *InitTokenResponse) GetSerial() string {
@@ -281,7 +352,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +364,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[4]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +377,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{4}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{5}
 }
 
 // Strings are printable UTF-8 of at most 255 bytes.
@@ -332,7 +403,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +415,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +428,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{5}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DescribeResponse) GetManufacturer() string {
@@ -449,7 +520,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +532,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +545,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{6}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Policy) GetNumber() uint32 {
@@ -531,7 +602,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +614,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[7]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +627,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{7}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Key) GetId() []byte {
@@ -702,7 +773,7 @@ type GenerateKeyRequest struct {
 
 func (x *GenerateKeyRequest) Reset() {
 	*x = GenerateKeyRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +785,7 @@ func (x *GenerateKeyRequest) String() string {
 func (*GenerateKeyRequest) ProtoMessage() {}
 
 func (x *GenerateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[8]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +798,7 @@ func (x *GenerateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateKeyRequest.ProtoReflect.Descriptor instead.
 func (*GenerateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{8}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GenerateKeyRequest) GetId() []byte {
@@ -753,7 +824,7 @@ type GenerateKeyResponse struct {
 
 func (x *GenerateKeyResponse) Reset() {
 	*x = GenerateKeyResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +836,7 @@ func (x *GenerateKeyResponse) String() string {
 func (*GenerateKeyResponse) ProtoMessage() {}
 
 func (x *GenerateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[9]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +849,7 @@ func (x *GenerateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateKeyResponse.ProtoReflect.Descriptor instead.
 func (*GenerateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{9}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GenerateKeyResponse) GetKey() *Key {
@@ -796,7 +867,7 @@ type KeysRequest struct {
 
 func (x *KeysRequest) Reset() {
 	*x = KeysRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +879,7 @@ func (x *KeysRequest) String() string {
 func (*KeysRequest) ProtoMessage() {}
 
 func (x *KeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[10]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +892,7 @@ func (x *KeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
 func (*KeysRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{10}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{11}
 }
 
 type KeysResponse struct {
@@ -833,7 +904,7 @@ type KeysResponse struct {
 
 func (x *KeysResponse) Reset() {
 	*x = KeysResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +916,7 @@ func (x *KeysResponse) String() string {
 func (*KeysResponse) ProtoMessage() {}
 
 func (x *KeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[11]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +929,7 @@ func (x *KeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysResponse.ProtoReflect.Descriptor instead.
 func (*KeysResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{11}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KeysResponse) GetKeys() []*Key {
@@ -877,7 +948,7 @@ type KeyRequest struct {
 
 func (x *KeyRequest) Reset() {
 	*x = KeyRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +960,7 @@ func (x *KeyRequest) String() string {
 func (*KeyRequest) ProtoMessage() {}
 
 func (x *KeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[12]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +973,7 @@ func (x *KeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRequest.ProtoReflect.Descriptor instead.
 func (*KeyRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{12}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeyRequest) GetId() []byte {
@@ -921,7 +992,7 @@ type KeyResponse struct {
 
 func (x *KeyResponse) Reset() {
 	*x = KeyResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1004,7 @@ func (x *KeyResponse) String() string {
 func (*KeyResponse) ProtoMessage() {}
 
 func (x *KeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[13]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1017,7 @@ func (x *KeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyResponse.ProtoReflect.Descriptor instead.
 func (*KeyResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{13}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KeyResponse) GetKey() *Key {
@@ -965,7 +1036,7 @@ type CheckValueRequest struct {
 
 func (x *CheckValueRequest) Reset() {
 	*x = CheckValueRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1048,7 @@ func (x *CheckValueRequest) String() string {
 func (*CheckValueRequest) ProtoMessage() {}
 
 func (x *CheckValueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[14]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1061,7 @@ func (x *CheckValueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckValueRequest.ProtoReflect.Descriptor instead.
 func (*CheckValueRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{14}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckValueRequest) GetId() []byte {
@@ -1010,7 +1081,7 @@ type CheckValueResponse struct {
 
 func (x *CheckValueResponse) Reset() {
 	*x = CheckValueResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1093,7 @@ func (x *CheckValueResponse) String() string {
 func (*CheckValueResponse) ProtoMessage() {}
 
 func (x *CheckValueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[15]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1106,7 @@ func (x *CheckValueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckValueResponse.ProtoReflect.Descriptor instead.
 func (*CheckValueResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{15}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CheckValueResponse) GetId() []byte {
@@ -1063,7 +1134,7 @@ type WrapRequest struct {
 
 func (x *WrapRequest) Reset() {
 	*x = WrapRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1146,7 @@ func (x *WrapRequest) String() string {
 func (*WrapRequest) ProtoMessage() {}
 
 func (x *WrapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[16]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1159,7 @@ func (x *WrapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrapRequest.ProtoReflect.Descriptor instead.
 func (*WrapRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{16}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WrapRequest) GetId() []byte {
@@ -1123,7 +1194,7 @@ type WrapResponse struct {
 
 func (x *WrapResponse) Reset() {
 	*x = WrapResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1206,7 @@ func (x *WrapResponse) String() string {
 func (*WrapResponse) ProtoMessage() {}
 
 func (x *WrapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[17]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1219,7 @@ func (x *WrapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrapResponse.ProtoReflect.Descriptor instead.
 func (*WrapResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{17}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WrapResponse) GetId() []byte {
@@ -1172,6 +1243,94 @@ func (x *WrapResponse) GetWrapped() []byte {
 	return nil
 }
 
+type SealKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealKeyRequest) Reset() {
+	*x = SealKeyRequest{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealKeyRequest) ProtoMessage() {}
+
+func (x *SealKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealKeyRequest.ProtoReflect.Descriptor instead.
+func (*SealKeyRequest) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SealKeyRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+type SealKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *Key                   `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // with the ID that was asked for, and not extractable
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealKeyResponse) Reset() {
+	*x = SealKeyResponse{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealKeyResponse) ProtoMessage() {}
+
+func (x *SealKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealKeyResponse.ProtoReflect.Descriptor instead.
+func (*SealKeyResponse) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SealKeyResponse) GetKey() *Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 type DestroyKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1181,7 +1340,7 @@ type DestroyKeyRequest struct {
 
 func (x *DestroyKeyRequest) Reset() {
 	*x = DestroyKeyRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1352,7 @@ func (x *DestroyKeyRequest) String() string {
 func (*DestroyKeyRequest) ProtoMessage() {}
 
 func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[18]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1365,7 @@ func (x *DestroyKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyKeyRequest.ProtoReflect.Descriptor instead.
 func (*DestroyKeyRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{18}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DestroyKeyRequest) GetId() []byte {
@@ -1225,7 +1384,7 @@ type DestroyKeyResponse struct {
 
 func (x *DestroyKeyResponse) Reset() {
 	*x = DestroyKeyResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1396,7 @@ func (x *DestroyKeyResponse) String() string {
 func (*DestroyKeyResponse) ProtoMessage() {}
 
 func (x *DestroyKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[19]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1409,7 @@ func (x *DestroyKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyKeyResponse.ProtoReflect.Descriptor instead.
 func (*DestroyKeyResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{19}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DestroyKeyResponse) GetId() []byte {
@@ -1268,7 +1427,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1439,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[20]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1452,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{20}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{23}
 }
 
 type HealthResponse struct {
@@ -1304,7 +1463,7 @@ type HealthResponse struct {
 
 func (x *HealthResponse) Reset() {
 	*x = HealthResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[21]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1475,7 @@ func (x *HealthResponse) String() string {
 func (*HealthResponse) ProtoMessage() {}
 
 func (x *HealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[21]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1488,7 @@ func (x *HealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResponse.ProtoReflect.Descriptor instead.
 func (*HealthResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{21}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{24}
 }
 
 type CloseRequest struct {
@@ -1340,7 +1499,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[22]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1511,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[22]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1524,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{22}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{25}
 }
 
 type CloseResponse struct {
@@ -1376,7 +1535,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[23]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1547,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[23]
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1560,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{23}
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{26}
 }
 
 var File_hsm_plugin_hsmv1_hsm_proto protoreflect.FileDescriptor
@@ -1414,9 +1573,14 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\x03pin\x18\x02 \x01(\fR\x03pin\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"+\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
 	"\fOpenResponse\x12\x1b\n" +
-	"\twants_pin\x18\x01 \x01(\bR\bwantsPin\"\xdc\x01\n" +
+	"\twants_pin\x18\x01 \x01(\bR\bwantsPin\x12/\n" +
+	"\x05token\x18\x02 \x01(\v2\x19.kmsbroker.hsm.v1.TokenIDR\x05token\"[\n" +
+	"\aTokenID\x12\"\n" +
+	"\fmanufacturer\x18\x01 \x01(\tR\fmanufacturer\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n" +
+	"\x06serial\x18\x03 \x01(\tR\x06serial\"\xdc\x01\n" +
 	"\x10InitTokenRequest\x12L\n" +
 	"\bsettings\x18\x01 \x03(\v20.kmsbroker.hsm.v1.InitTokenRequest.SettingsEntryR\bsettings\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x15\n" +
@@ -1498,7 +1662,11 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\fWrapResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
 	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x18\n" +
-	"\awrapped\x18\x03 \x01(\fR\awrapped\"#\n" +
+	"\awrapped\x18\x03 \x01(\fR\awrapped\" \n" +
+	"\x0eSealKeyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\":\n" +
+	"\x0fSealKeyResponse\x12'\n" +
+	"\x03key\x18\x01 \x01(\v2\x15.kmsbroker.hsm.v1.KeyR\x03key\"#\n" +
 	"\x11DestroyKeyRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\"$\n" +
 	"\x12DestroyKeyResponse\x12\x0e\n" +
@@ -1506,7 +1674,7 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\rHealthRequest\"\x10\n" +
 	"\x0eHealthResponse\"\x0e\n" +
 	"\fCloseRequest\"\x0f\n" +
-	"\rCloseResponse2\xf4\x06\n" +
+	"\rCloseResponse2\xc4\a\n" +
 	"\x05Token\x12I\n" +
 	"\x04Open\x12\x1d.kmsbroker.hsm.v1.OpenRequest\x1a\x1e.kmsbroker.hsm.v1.OpenResponse(\x010\x01\x12T\n" +
 	"\tInitToken\x12\".kmsbroker.hsm.v1.InitTokenRequest\x1a#.kmsbroker.hsm.v1.InitTokenResponse\x12Q\n" +
@@ -1516,7 +1684,8 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\x03Key\x12\x1c.kmsbroker.hsm.v1.KeyRequest\x1a\x1d.kmsbroker.hsm.v1.KeyResponse\x12W\n" +
 	"\n" +
 	"CheckValue\x12#.kmsbroker.hsm.v1.CheckValueRequest\x1a$.kmsbroker.hsm.v1.CheckValueResponse\x12E\n" +
-	"\x04Wrap\x12\x1d.kmsbroker.hsm.v1.WrapRequest\x1a\x1e.kmsbroker.hsm.v1.WrapResponse\x12W\n" +
+	"\x04Wrap\x12\x1d.kmsbroker.hsm.v1.WrapRequest\x1a\x1e.kmsbroker.hsm.v1.WrapResponse\x12N\n" +
+	"\aSealKey\x12 .kmsbroker.hsm.v1.SealKeyRequest\x1a!.kmsbroker.hsm.v1.SealKeyResponse\x12W\n" +
 	"\n" +
 	"DestroyKey\x12#.kmsbroker.hsm.v1.DestroyKeyRequest\x1a$.kmsbroker.hsm.v1.DestroyKeyResponse\x12K\n" +
 	"\x06Health\x12\x1f.kmsbroker.hsm.v1.HealthRequest\x1a .kmsbroker.hsm.v1.HealthResponse\x12H\n" +
@@ -1534,71 +1703,78 @@ func file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP() []byte {
 	return file_hsm_plugin_hsmv1_hsm_proto_rawDescData
 }
 
-var file_hsm_plugin_hsmv1_hsm_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_hsm_plugin_hsmv1_hsm_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_hsm_plugin_hsmv1_hsm_proto_goTypes = []any{
 	(*OpenRequest)(nil),         // 0: kmsbroker.hsm.v1.OpenRequest
 	(*OpenResponse)(nil),        // 1: kmsbroker.hsm.v1.OpenResponse
-	(*InitTokenRequest)(nil),    // 2: kmsbroker.hsm.v1.InitTokenRequest
-	(*InitTokenResponse)(nil),   // 3: kmsbroker.hsm.v1.InitTokenResponse
-	(*DescribeRequest)(nil),     // 4: kmsbroker.hsm.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 5: kmsbroker.hsm.v1.DescribeResponse
-	(*Policy)(nil),              // 6: kmsbroker.hsm.v1.Policy
-	(*Key)(nil),                 // 7: kmsbroker.hsm.v1.Key
-	(*GenerateKeyRequest)(nil),  // 8: kmsbroker.hsm.v1.GenerateKeyRequest
-	(*GenerateKeyResponse)(nil), // 9: kmsbroker.hsm.v1.GenerateKeyResponse
-	(*KeysRequest)(nil),         // 10: kmsbroker.hsm.v1.KeysRequest
-	(*KeysResponse)(nil),        // 11: kmsbroker.hsm.v1.KeysResponse
-	(*KeyRequest)(nil),          // 12: kmsbroker.hsm.v1.KeyRequest
-	(*KeyResponse)(nil),         // 13: kmsbroker.hsm.v1.KeyResponse
-	(*CheckValueRequest)(nil),   // 14: kmsbroker.hsm.v1.CheckValueRequest
-	(*CheckValueResponse)(nil),  // 15: kmsbroker.hsm.v1.CheckValueResponse
-	(*WrapRequest)(nil),         // 16: kmsbroker.hsm.v1.WrapRequest
-	(*WrapResponse)(nil),        // 17: kmsbroker.hsm.v1.WrapResponse
-	(*DestroyKeyRequest)(nil),   // 18: kmsbroker.hsm.v1.DestroyKeyRequest
-	(*DestroyKeyResponse)(nil),  // 19: kmsbroker.hsm.v1.DestroyKeyResponse
-	(*HealthRequest)(nil),       // 20: kmsbroker.hsm.v1.HealthRequest
-	(*HealthResponse)(nil),      // 21: kmsbroker.hsm.v1.HealthResponse
-	(*CloseRequest)(nil),        // 22: kmsbroker.hsm.v1.CloseRequest
-	(*CloseResponse)(nil),       // 23: kmsbroker.hsm.v1.CloseResponse
-	nil,                         // 24: kmsbroker.hsm.v1.OpenRequest.SettingsEntry
-	nil,                         // 25: kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
-	nil,                         // 26: kmsbroker.hsm.v1.Key.VendorEntry
+	(*TokenID)(nil),             // 2: kmsbroker.hsm.v1.TokenID
+	(*InitTokenRequest)(nil),    // 3: kmsbroker.hsm.v1.InitTokenRequest
+	(*InitTokenResponse)(nil),   // 4: kmsbroker.hsm.v1.InitTokenResponse
+	(*DescribeRequest)(nil),     // 5: kmsbroker.hsm.v1.DescribeRequest
+	(*DescribeResponse)(nil),    // 6: kmsbroker.hsm.v1.DescribeResponse
+	(*Policy)(nil),              // 7: kmsbroker.hsm.v1.Policy
+	(*Key)(nil),                 // 8: kmsbroker.hsm.v1.Key
+	(*GenerateKeyRequest)(nil),  // 9: kmsbroker.hsm.v1.GenerateKeyRequest
+	(*GenerateKeyResponse)(nil), // 10: kmsbroker.hsm.v1.GenerateKeyResponse
+	(*KeysRequest)(nil),         // 11: kmsbroker.hsm.v1.KeysRequest
+	(*KeysResponse)(nil),        // 12: kmsbroker.hsm.v1.KeysResponse
+	(*KeyRequest)(nil),          // 13: kmsbroker.hsm.v1.KeyRequest
+	(*KeyResponse)(nil),         // 14: kmsbroker.hsm.v1.KeyResponse
+	(*CheckValueRequest)(nil),   // 15: kmsbroker.hsm.v1.CheckValueRequest
+	(*CheckValueResponse)(nil),  // 16: kmsbroker.hsm.v1.CheckValueResponse
+	(*WrapRequest)(nil),         // 17: kmsbroker.hsm.v1.WrapRequest
+	(*WrapResponse)(nil),        // 18: kmsbroker.hsm.v1.WrapResponse
+	(*SealKeyRequest)(nil),      // 19: kmsbroker.hsm.v1.SealKeyRequest
+	(*SealKeyResponse)(nil),     // 20: kmsbroker.hsm.v1.SealKeyResponse
+	(*DestroyKeyRequest)(nil),   // 21: kmsbroker.hsm.v1.DestroyKeyRequest
+	(*DestroyKeyResponse)(nil),  // 22: kmsbroker.hsm.v1.DestroyKeyResponse
+	(*HealthRequest)(nil),       // 23: kmsbroker.hsm.v1.HealthRequest
+	(*HealthResponse)(nil),      // 24: kmsbroker.hsm.v1.HealthResponse
+	(*CloseRequest)(nil),        // 25: kmsbroker.hsm.v1.CloseRequest
+	(*CloseResponse)(nil),       // 26: kmsbroker.hsm.v1.CloseResponse
+	nil,                         // 27: kmsbroker.hsm.v1.OpenRequest.SettingsEntry
+	nil,                         // 28: kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
+	nil,                         // 29: kmsbroker.hsm.v1.Key.VendorEntry
 }
 var file_hsm_plugin_hsmv1_hsm_proto_depIdxs = []int32{
-	24, // 0: kmsbroker.hsm.v1.OpenRequest.settings:type_name -> kmsbroker.hsm.v1.OpenRequest.SettingsEntry
-	25, // 1: kmsbroker.hsm.v1.InitTokenRequest.settings:type_name -> kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
-	6,  // 2: kmsbroker.hsm.v1.DescribeResponse.policies:type_name -> kmsbroker.hsm.v1.Policy
-	26, // 3: kmsbroker.hsm.v1.Key.vendor:type_name -> kmsbroker.hsm.v1.Key.VendorEntry
-	7,  // 4: kmsbroker.hsm.v1.GenerateKeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
-	7,  // 5: kmsbroker.hsm.v1.KeysResponse.keys:type_name -> kmsbroker.hsm.v1.Key
-	7,  // 6: kmsbroker.hsm.v1.KeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
-	0,  // 7: kmsbroker.hsm.v1.Token.Open:input_type -> kmsbroker.hsm.v1.OpenRequest
-	2,  // 8: kmsbroker.hsm.v1.Token.InitToken:input_type -> kmsbroker.hsm.v1.InitTokenRequest
-	4,  // 9: kmsbroker.hsm.v1.Token.Describe:input_type -> kmsbroker.hsm.v1.DescribeRequest
-	8,  // 10: kmsbroker.hsm.v1.Token.GenerateKey:input_type -> kmsbroker.hsm.v1.GenerateKeyRequest
-	10, // 11: kmsbroker.hsm.v1.Token.Keys:input_type -> kmsbroker.hsm.v1.KeysRequest
-	12, // 12: kmsbroker.hsm.v1.Token.Key:input_type -> kmsbroker.hsm.v1.KeyRequest
-	14, // 13: kmsbroker.hsm.v1.Token.CheckValue:input_type -> kmsbroker.hsm.v1.CheckValueRequest
-	16, // 14: kmsbroker.hsm.v1.Token.Wrap:input_type -> kmsbroker.hsm.v1.WrapRequest
-	18, // 15: kmsbroker.hsm.v1.Token.DestroyKey:input_type -> kmsbroker.hsm.v1.DestroyKeyRequest
-	20, // 16: kmsbroker.hsm.v1.Token.Health:input_type -> kmsbroker.hsm.v1.HealthRequest
-	22, // 17: kmsbroker.hsm.v1.Token.Close:input_type -> kmsbroker.hsm.v1.CloseRequest
-	1,  // 18: kmsbroker.hsm.v1.Token.Open:output_type -> kmsbroker.hsm.v1.OpenResponse
-	3,  // 19: kmsbroker.hsm.v1.Token.InitToken:output_type -> kmsbroker.hsm.v1.InitTokenResponse
-	5,  // 20: kmsbroker.hsm.v1.Token.Describe:output_type -> kmsbroker.hsm.v1.DescribeResponse
-	9,  // 21: kmsbroker.hsm.v1.Token.GenerateKey:output_type -> kmsbroker.hsm.v1.GenerateKeyResponse
-	11, // 22: kmsbroker.hsm.v1.Token.Keys:output_type -> kmsbroker.hsm.v1.KeysResponse
-	13, // 23: kmsbroker.hsm.v1.Token.Key:output_type -> kmsbroker.hsm.v1.KeyResponse
-	15, // 24: kmsbroker.hsm.v1.Token.CheckValue:output_type -> kmsbroker.hsm.v1.CheckValueResponse
-	17, // 25: kmsbroker.hsm.v1.Token.Wrap:output_type -> kmsbroker.hsm.v1.WrapResponse
-	19, // 26: kmsbroker.hsm.v1.Token.DestroyKey:output_type -> kmsbroker.hsm.v1.DestroyKeyResponse
-	21, // 27: kmsbroker.hsm.v1.Token.Health:output_type -> kmsbroker.hsm.v1.HealthResponse
-	23, // 28: kmsbroker.hsm.v1.Token.Close:output_type -> kmsbroker.hsm.v1.CloseResponse
-	18, // [18:29] is the sub-list for method output_type
-	7,  // [7:18] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	27, // 0: kmsbroker.hsm.v1.OpenRequest.settings:type_name -> kmsbroker.hsm.v1.OpenRequest.SettingsEntry
+	2,  // 1: kmsbroker.hsm.v1.OpenResponse.token:type_name -> kmsbroker.hsm.v1.TokenID
+	28, // 2: kmsbroker.hsm.v1.InitTokenRequest.settings:type_name -> kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
+	7,  // 3: kmsbroker.hsm.v1.DescribeResponse.policies:type_name -> kmsbroker.hsm.v1.Policy
+	29, // 4: kmsbroker.hsm.v1.Key.vendor:type_name -> kmsbroker.hsm.v1.Key.VendorEntry
+	8,  // 5: kmsbroker.hsm.v1.GenerateKeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
+	8,  // 6: kmsbroker.hsm.v1.KeysResponse.keys:type_name -> kmsbroker.hsm.v1.Key
+	8,  // 7: kmsbroker.hsm.v1.KeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
+	8,  // 8: kmsbroker.hsm.v1.SealKeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
+	0,  // 9: kmsbroker.hsm.v1.Token.Open:input_type -> kmsbroker.hsm.v1.OpenRequest
+	3,  // 10: kmsbroker.hsm.v1.Token.InitToken:input_type -> kmsbroker.hsm.v1.InitTokenRequest
+	5,  // 11: kmsbroker.hsm.v1.Token.Describe:input_type -> kmsbroker.hsm.v1.DescribeRequest
+	9,  // 12: kmsbroker.hsm.v1.Token.GenerateKey:input_type -> kmsbroker.hsm.v1.GenerateKeyRequest
+	11, // 13: kmsbroker.hsm.v1.Token.Keys:input_type -> kmsbroker.hsm.v1.KeysRequest
+	13, // 14: kmsbroker.hsm.v1.Token.Key:input_type -> kmsbroker.hsm.v1.KeyRequest
+	15, // 15: kmsbroker.hsm.v1.Token.CheckValue:input_type -> kmsbroker.hsm.v1.CheckValueRequest
+	17, // 16: kmsbroker.hsm.v1.Token.Wrap:input_type -> kmsbroker.hsm.v1.WrapRequest
+	19, // 17: kmsbroker.hsm.v1.Token.SealKey:input_type -> kmsbroker.hsm.v1.SealKeyRequest
+	21, // 18: kmsbroker.hsm.v1.Token.DestroyKey:input_type -> kmsbroker.hsm.v1.DestroyKeyRequest
+	23, // 19: kmsbroker.hsm.v1.Token.Health:input_type -> kmsbroker.hsm.v1.HealthRequest
+	25, // 20: kmsbroker.hsm.v1.Token.Close:input_type -> kmsbroker.hsm.v1.CloseRequest
+	1,  // 21: kmsbroker.hsm.v1.Token.Open:output_type -> kmsbroker.hsm.v1.OpenResponse
+	4,  // 22: kmsbroker.hsm.v1.Token.InitToken:output_type -> kmsbroker.hsm.v1.InitTokenResponse
+	6,  // 23: kmsbroker.hsm.v1.Token.Describe:output_type -> kmsbroker.hsm.v1.DescribeResponse
+	10, // 24: kmsbroker.hsm.v1.Token.GenerateKey:output_type -> kmsbroker.hsm.v1.GenerateKeyResponse
+	12, // 25: kmsbroker.hsm.v1.Token.Keys:output_type -> kmsbroker.hsm.v1.KeysResponse
+	14, // 26: kmsbroker.hsm.v1.Token.Key:output_type -> kmsbroker.hsm.v1.KeyResponse
+	16, // 27: kmsbroker.hsm.v1.Token.CheckValue:output_type -> kmsbroker.hsm.v1.CheckValueResponse
+	18, // 28: kmsbroker.hsm.v1.Token.Wrap:output_type -> kmsbroker.hsm.v1.WrapResponse
+	20, // 29: kmsbroker.hsm.v1.Token.SealKey:output_type -> kmsbroker.hsm.v1.SealKeyResponse
+	22, // 30: kmsbroker.hsm.v1.Token.DestroyKey:output_type -> kmsbroker.hsm.v1.DestroyKeyResponse
+	24, // 31: kmsbroker.hsm.v1.Token.Health:output_type -> kmsbroker.hsm.v1.HealthResponse
+	26, // 32: kmsbroker.hsm.v1.Token.Close:output_type -> kmsbroker.hsm.v1.CloseResponse
+	21, // [21:33] is the sub-list for method output_type
+	9,  // [9:21] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_hsm_plugin_hsmv1_hsm_proto_init() }
@@ -1606,14 +1782,14 @@ func file_hsm_plugin_hsmv1_hsm_proto_init() {
 	if File_hsm_plugin_hsmv1_hsm_proto != nil {
 		return
 	}
-	file_hsm_plugin_hsmv1_hsm_proto_msgTypes[5].OneofWrappers = []any{}
+	file_hsm_plugin_hsmv1_hsm_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsm_plugin_hsmv1_hsm_proto_rawDesc), len(file_hsm_plugin_hsmv1_hsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -67,6 +67,7 @@ const (
 	Token_Key_FullMethodName         = "/kmsbroker.hsm.v1.Token/Key"
 	Token_CheckValue_FullMethodName  = "/kmsbroker.hsm.v1.Token/CheckValue"
 	Token_Wrap_FullMethodName        = "/kmsbroker.hsm.v1.Token/Wrap"
+	Token_SealKey_FullMethodName     = "/kmsbroker.hsm.v1.Token/SealKey"
 	Token_DestroyKey_FullMethodName  = "/kmsbroker.hsm.v1.Token/DestroyKey"
 	Token_Health_FullMethodName      = "/kmsbroker.hsm.v1.Token/Health"
 	Token_Close_FullMethodName       = "/kmsbroker.hsm.v1.Token/Close"
@@ -82,8 +83,9 @@ const (
 type TokenClient interface {
 	// Open loads the vendor library, finds the token and logs in, attempting the
 	// login exactly once. The daemon sends the settings. When everything is ready
-	// for the login the plugin answers with wants_pin, which the daemon counts as
-	// an attempt, and the daemon sends the PIN. A last answer without wants_pin
+	// for the login the plugin answers with wants_pin and the token that it is about
+	// to log in to. The daemon counts that as an attempt on this token and sends the
+	// PIN. A last answer without wants_pin
 	// says that the token is open. Either Open or InitToken is called, once in the life of
 	// the process; a second call, also after a failed first one, is refused with
 	// INVALID.
@@ -107,8 +109,13 @@ type TokenClient interface {
 	// bytes of the AES-ECB encryption of a block of zeros.
 	CheckValue(ctx context.Context, in *CheckValueRequest, opts ...grpc.CallOption) (*CheckValueResponse, error)
 	// Wrap encrypts the value of a key under an RSA public key inside the token.
-	// The public key leaves no object behind.
+	// The public key leaves no object behind. NOT_EXPORTABLE: the key's
+	// CKA_EXTRACTABLE is false; it is looked at before anything is wrapped.
 	Wrap(ctx context.Context, in *WrapRequest, opts ...grpc.CallOption) (*WrapResponse, error)
+	// SealKey sets CKA_EXTRACTABLE to false, for ever, and reads the key anew. A
+	// repeat changes nothing. NOT_PERMITTED: the role, a policy or the key's
+	// CKA_MODIFIABLE does not allow it.
+	SealKey(ctx context.Context, in *SealKeyRequest, opts ...grpc.CallOption) (*SealKeyResponse, error)
 	// DestroyKey removes a key for ever.
 	DestroyKey(ctx context.Context, in *DestroyKeyRequest, opts ...grpc.CallOption) (*DestroyKeyResponse, error)
 	// Health proves that the device answers with the login in place. It is called
@@ -218,6 +225,16 @@ func (c *tokenClient) Wrap(ctx context.Context, in *WrapRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *tokenClient) SealKey(ctx context.Context, in *SealKeyRequest, opts ...grpc.CallOption) (*SealKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SealKeyResponse)
+	err := c.cc.Invoke(ctx, Token_SealKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *tokenClient) DestroyKey(ctx context.Context, in *DestroyKeyRequest, opts ...grpc.CallOption) (*DestroyKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DestroyKeyResponse)
@@ -258,8 +275,9 @@ func (c *tokenClient) Close(ctx context.Context, in *CloseRequest, opts ...grpc.
 type TokenServer interface {
 	// Open loads the vendor library, finds the token and logs in, attempting the
 	// login exactly once. The daemon sends the settings. When everything is ready
-	// for the login the plugin answers with wants_pin, which the daemon counts as
-	// an attempt, and the daemon sends the PIN. A last answer without wants_pin
+	// for the login the plugin answers with wants_pin and the token that it is about
+	// to log in to. The daemon counts that as an attempt on this token and sends the
+	// PIN. A last answer without wants_pin
 	// says that the token is open. Either Open or InitToken is called, once in the life of
 	// the process; a second call, also after a failed first one, is refused with
 	// INVALID.
@@ -283,8 +301,13 @@ type TokenServer interface {
 	// bytes of the AES-ECB encryption of a block of zeros.
 	CheckValue(context.Context, *CheckValueRequest) (*CheckValueResponse, error)
 	// Wrap encrypts the value of a key under an RSA public key inside the token.
-	// The public key leaves no object behind.
+	// The public key leaves no object behind. NOT_EXPORTABLE: the key's
+	// CKA_EXTRACTABLE is false; it is looked at before anything is wrapped.
 	Wrap(context.Context, *WrapRequest) (*WrapResponse, error)
+	// SealKey sets CKA_EXTRACTABLE to false, for ever, and reads the key anew. A
+	// repeat changes nothing. NOT_PERMITTED: the role, a policy or the key's
+	// CKA_MODIFIABLE does not allow it.
+	SealKey(context.Context, *SealKeyRequest) (*SealKeyResponse, error)
 	// DestroyKey removes a key for ever.
 	DestroyKey(context.Context, *DestroyKeyRequest) (*DestroyKeyResponse, error)
 	// Health proves that the device answers with the login in place. It is called
@@ -325,6 +348,9 @@ func (UnimplementedTokenServer) CheckValue(context.Context, *CheckValueRequest) 
 }
 func (UnimplementedTokenServer) Wrap(context.Context, *WrapRequest) (*WrapResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Wrap not implemented")
+}
+func (UnimplementedTokenServer) SealKey(context.Context, *SealKeyRequest) (*SealKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SealKey not implemented")
 }
 func (UnimplementedTokenServer) DestroyKey(context.Context, *DestroyKeyRequest) (*DestroyKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DestroyKey not implemented")
@@ -482,6 +508,24 @@ func _Token_Wrap_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Token_SealKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SealKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServer).SealKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Token_SealKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServer).SealKey(ctx, req.(*SealKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Token_DestroyKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DestroyKeyRequest)
 	if err := dec(in); err != nil {
@@ -566,6 +610,10 @@ var Token_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Wrap",
 			Handler:    _Token_Wrap_Handler,
+		},
+		{
+			MethodName: "SealKey",
+			Handler:    _Token_SealKey_Handler,
 		},
 		{
 			MethodName: "DestroyKey",
