@@ -8,16 +8,20 @@ package broker
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/kmsapi/reliable"
 )
 
 // Config is what a Broker is made of.
@@ -26,9 +30,11 @@ type Config struct {
 	Keyring  *keyring.Keyring
 	Audit    *audit.Log
 	Backends *backend.Set
-	Endpoint importer.Endpoint
+	Regions  importer.Endpoints
 	Policy   *authz.Policy
 	Now      func() time.Time
+	Log      *slog.Logger
+	Evidence *evidence.Signer
 }
 
 // Broker is the core. Its methods may be called concurrently.
@@ -44,11 +50,11 @@ func New(config Config) *Broker {
 	b := &Broker{Config: config, startedAt: config.Now().UTC()}
 	b.policy.Store(config.Policy)
 	b.importer = importer.New(importer.Config{
-		Keyring:  config.Keyring,
-		Endpoint: config.Endpoint,
-		Backend:  b.importBackend,
-		Record:   b.record,
-		Now:      config.Now,
+		Keyring:   config.Keyring,
+		Endpoints: config.Regions,
+		Backend:   b.importBackend,
+		Record:    b.record,
+		Now:       config.Now,
 	})
 	return b
 }
@@ -71,13 +77,15 @@ type callKey struct{}
 
 // withCall lets record find the caller of whatever happens under ctx.
 func withCall(ctx context.Context, call Call) context.Context {
+	// KMS's quotas are shared between users, not between their processes.
+	ctx = reliable.WithCaller(ctx, fmt.Sprintf("%s uid %d", call.Door, call.Caller.UID))
 	return context.WithValue(ctx, callKey{}, call)
 }
 
 // record writes an event to the audit trail, with the caller under whose call
 // it happens. What cannot be recorded must not be done or answered.
 func (b *Broker) record(ctx context.Context, event audit.Event) error {
-	if call, ok := ctx.Value(callKey{}).(Call); ok {
+	if call, ok := ctx.Value(callKey{}).(Call); ok && call.Door != "" {
 		event.Door = call.Door
 		event.Caller = &audit.Caller{UID: call.Caller.UID, GID: call.Caller.GID, PID: call.Caller.PID}
 	}

@@ -4,16 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
@@ -34,8 +37,10 @@ var (
 type house struct {
 	*Broker
 	token *hsmtest.Token
-	kms   *kmsapi.Client
+	kms   *kmsapi.Client // of the default region
+	cloud *cloud
 	trail string
+	ahead time.Duration // of the broker's clock
 }
 
 func newHouse(t *testing.T, grants ...authz.Grant) *house {
@@ -51,7 +56,12 @@ func newHouse(t *testing.T, grants ...authz.Grant) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { trail.Close() })
-	h := &house{token: hsmtest.New(), kms: newKMS(t), trail: filepath.Join(dir, "audit", audit.FileName)}
+	signer, err := evidence.OpenSigner(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cloud := newCloud(t, "cn-hangzhou", "cn-shanghai")
+	h := &house{token: hsmtest.New(), cloud: cloud, kms: cloud.clients["cn-hangzhou"], trail: filepath.Join(dir, "audit", audit.FileName)}
 	ready := backend.New(backend.Config{
 		Name: "hsm", AllowForeignEndpoint: true, Logins: keys, CallTimeout: time.Minute, Log: slog.New(slog.DiscardHandler), Changed: func(backend.Status) {},
 		Launch: func(context.Context) (backend.Process, error) { return running{h.token}, nil },
@@ -62,33 +72,59 @@ func newHouse(t *testing.T, grants ...authz.Grant) *house {
 	go func() { defer close(done); set.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-done })
 	h.Broker = New(Config{
-		Version: "test", Keyring: keys, Audit: trail, Backends: set, Policy: authz.NewPolicy(grants), Now: time.Now,
-		Endpoint: importer.Endpoint{
-			KMS: h.kms, URL: h.kms.Endpoint().String(), Region: "cn-hangzhou", WrappingAlgorithms: hsm.WrappingAlgorithms(),
-		},
+		Version: "test", Keyring: keys, Audit: trail, Backends: set, Policy: authz.NewPolicy(grants),
+		Now: func() time.Time { return time.Now().Add(h.ahead) }, Log: slog.New(slog.DiscardHandler), Regions: cloud.endpoints(), Evidence: signer,
 	})
 	return h
 }
 
-func newKMS(t *testing.T) *kmsapi.Client {
+// cloud is the emulated KMS in several regions. While a region is down, its
+// connections are cut.
+type cloud struct {
+	regions []string
+	clients map[string]*kmsapi.Client
+	down    map[string]*atomic.Bool
+}
+
+func newCloud(t *testing.T, regions ...string) *cloud {
 	t.Helper()
 	const id, secret = "LTAIbrokertest", "broker-test-secret"
-	server, err := emulator.New(emulator.Config{Regions: []string{"cn-hangzhou"}, AccessKeyID: id, AccessKeySecret: secret})
+	server, err := emulator.New(emulator.Config{Regions: regions, AccessKeyID: id, AccessKeySecret: secret})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	endpoint := httptest.NewServer(server)
-	t.Cleanup(endpoint.Close)
-	client, err := kmsapi.NewClient(kmsapi.ClientConfig{
-		Region: "cn-hangzhou", Endpoint: endpoint.URL,
-		Credentials: kmsapi.StaticCredentials(kmsapi.Credentials{AccessKeyID: id, AccessKeySecret: secret}),
-	})
-	if err != nil {
-		t.Fatal(err)
+	c := &cloud{regions: regions, clients: map[string]*kmsapi.Client{}, down: map[string]*atomic.Bool{}}
+	for _, region := range regions {
+		down := new(atomic.Bool)
+		endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if down.Load() {
+				panic(http.ErrAbortHandler)
+			}
+			server.ServeHTTP(w, r)
+		}))
+		t.Cleanup(endpoint.Close)
+		client, err := kmsapi.NewClient(kmsapi.ClientConfig{
+			Region: region, Endpoint: endpoint.URL,
+			Credentials: kmsapi.StaticCredentials(kmsapi.Credentials{AccessKeyID: id, AccessKeySecret: secret}),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(client.Close)
+		c.clients[region], c.down[region] = client, down
 	}
-	t.Cleanup(client.Close)
-	return client
+	return c
+}
+
+func (c *cloud) endpoints() importer.Endpoints {
+	e := importer.Endpoints{Default: c.regions[0], ByRegion: map[string]importer.Endpoint{}}
+	for region, client := range c.clients {
+		e.ByRegion[region] = importer.Endpoint{
+			KMS: client, URL: client.Endpoint().String(), Region: region, WrappingAlgorithms: hsm.WrappingAlgorithms(),
+		}
+	}
+	return e
 }
 
 // running is a plugin process that never ends by itself.
@@ -101,13 +137,17 @@ func (running) Exited() <-chan struct{}    { return nil }
 func (running) Kill()                      {}
 func (running) Shutdown(context.Context)   {}
 
-func (h *house) importKey(t *testing.T, name string) *keyring.Key {
+func (h *house) importKey(t *testing.T, name string, regions ...string) *keyring.Key {
 	t.Helper()
-	key, err := h.ImportKey(t.Context(), admin, importer.Request{Name: name, Backend: "hsm"}, func(importer.Progress) {})
+	key, err := h.ImportKey(t.Context(), admin, newKey(name, regions...), func(importer.Progress) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return key
+}
+
+func newKey(name string, regions ...string) importer.Request {
+	return importer.Request{Kind: keyring.NewKey, Name: name, Backend: "hsm", Regions: regions}
 }
 
 // lastRecord returns the newest line of the audit trail.
@@ -170,7 +210,7 @@ func TestDecryptRule(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opened, err := h.Decrypt(t.Context(), tt.call, tt.named, sealed.CiphertextBlob, nil)
+			opened, err := h.Decrypt(t.Context(), tt.call, tt.named, "", sealed.CiphertextBlob, nil)
 			record := h.lastRecord(t)
 			if tt.reason == "" {
 				if err != nil || string(opened.Plaintext) != "secret" || record.Outcome != audit.Done || record.KeyID != tt.sealedWith {
@@ -196,10 +236,10 @@ func TestReservedContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, encryptErr := h.Encrypt(t.Context(), alice, "k", []byte("x"), reserved)
-	_, decryptErr := h.Decrypt(t.Context(), alice, "", sealed.CiphertextBlob, reserved)
-	_, namedErr := h.Decrypt(t.Context(), alice, "k", sealed.CiphertextBlob, reserved)
-	_, dataKeyErr := h.GenerateDataKey(t.Context(), alice, "k", 32, reserved, true)
+	_, encryptErr := h.Encrypt(t.Context(), alice, "k", "", []byte("x"), reserved)
+	_, decryptErr := h.Decrypt(t.Context(), alice, "", "", sealed.CiphertextBlob, reserved)
+	_, namedErr := h.Decrypt(t.Context(), alice, "k", "", sealed.CiphertextBlob, reserved)
+	_, dataKeyErr := h.GenerateDataKey(t.Context(), alice, "k", "", 32, reserved, true)
 	for i, err := range []error{encryptErr, decryptErr, namedErr, dataKeyErr} {
 		if f := failure.From(err); f == nil || f.Reason != "RESERVED_CONTEXT" || f.Kind != failure.Denied {
 			t.Errorf("call %d: %v", i, err)
@@ -210,22 +250,22 @@ func TestReservedContext(t *testing.T) {
 func TestDataKey(t *testing.T) {
 	h := newHouse(t, grant(1000, "k", authz.GenerateDataKeyWithoutPlaintext, authz.Decrypt), grant(1001, "k", authz.GenerateDataKey))
 	h.importKey(t, "k")
-	if _, err := h.GenerateDataKey(t.Context(), alice, "k", 32, nil, true); failure.KindOf(err) != failure.Denied {
+	if _, err := h.GenerateDataKey(t.Context(), alice, "k", "", 32, nil, true); failure.KindOf(err) != failure.Denied {
 		t.Errorf("a data key in clear without the grant: %v", err)
 	}
-	hidden, err := h.GenerateDataKey(t.Context(), alice, "k", 16, nil, false)
+	hidden, err := h.GenerateDataKey(t.Context(), alice, "k", "", 16, nil, false)
 	if err != nil || hidden.Plaintext != nil {
 		t.Fatalf("without plaintext: %+v, %v", hidden, err)
 	}
-	opened, err := h.Decrypt(t.Context(), alice, "k", hidden.CiphertextBlob, nil)
+	opened, err := h.Decrypt(t.Context(), alice, "k", "", hidden.CiphertextBlob, nil)
 	if err != nil || len(opened.Plaintext) != 16 {
 		t.Errorf("the data key opens to %v, %v", opened, err)
 	}
-	clear, err := h.GenerateDataKey(t.Context(), bob, "k", 0, nil, true)
+	clear, err := h.GenerateDataKey(t.Context(), bob, "k", "", 0, nil, true)
 	if err != nil || len(clear.Plaintext) != 32 {
 		t.Errorf("default size: %v", err)
 	}
-	if _, err := h.GenerateDataKey(t.Context(), bob, "k", 1025, nil, true); failure.KindOf(err) != failure.Invalid {
+	if _, err := h.GenerateDataKey(t.Context(), bob, "k", "", 1025, nil, true); failure.KindOf(err) != failure.Invalid {
 		t.Errorf("1025 bytes: %v", err)
 	}
 }
@@ -234,7 +274,7 @@ func TestDataKey(t *testing.T) {
 func TestNothingUnrecorded(t *testing.T) {
 	h := newHouse(t, grant(1000, "*", authz.Operations()...))
 	key := h.importKey(t, "k")
-	sealed, err := h.Encrypt(t.Context(), alice, "k", []byte("x"), nil)
+	sealed, err := h.Encrypt(t.Context(), alice, "k", "", []byte("x"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,9 +282,9 @@ func TestNothingUnrecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	wraps := h.token.Calls("Wrap")
-	opened, decryptErr := h.Decrypt(t.Context(), alice, "", sealed.CiphertextBlob, nil)
-	_, importErr := h.ImportKey(t.Context(), admin, importer.Request{Name: "k2", Backend: "hsm"}, func(importer.Progress) {})
-	_, changeErr := h.ChangeKey(t.Context(), admin, DisableKey, "k", 0)
+	opened, decryptErr := h.Decrypt(t.Context(), alice, "", "", sealed.CiphertextBlob, nil)
+	_, importErr := h.ImportKey(t.Context(), admin, newKey("k2"), func(importer.Progress) {})
+	_, changeErr := h.ChangeKey(t.Context(), admin, DisableKey(), Target{Key: "k"})
 	for name, err := range map[string]error{"decrypt": decryptErr, "import": importErr, "disable": changeErr} {
 		if f := failure.From(err); f == nil || f.Reason != "AUDIT" || f.Kind != failure.Unavailable || f.Hint == "" {
 			t.Errorf("%s: %v", name, err)
@@ -264,7 +304,7 @@ func TestNothingUnrecorded(t *testing.T) {
 func TestChangeKey(t *testing.T) {
 	h := newHouse(t)
 	h.importKey(t, "k")
-	key, err := h.ChangeKey(t.Context(), admin, DisableKey, "k", 0)
+	key, err := h.ChangeKey(t.Context(), admin, DisableKey(), Target{Key: "k"})
 	if err != nil || key.Current().State != kmsapi.Disabled {
 		t.Fatalf("disable: %+v, %v", key, err)
 	}
@@ -274,10 +314,10 @@ func TestChangeKey(t *testing.T) {
 	if listed, _ := h.Keys(); listed[0].Current().State != kmsapi.Disabled {
 		t.Error("the registry did not learn the new state")
 	}
-	if _, err := h.ChangeKey(t.Context(), admin, ScheduleKeyDeletion, "k", 367); failure.KindOf(err) != failure.Invalid {
+	if _, err := h.ChangeKey(t.Context(), admin, ScheduleKeyDeletion(367), Target{Key: "k"}); failure.KindOf(err) != failure.Invalid {
 		t.Errorf("367 days: %v", err)
 	}
-	if _, err := h.ChangeKey(t.Context(), admin, EnableKey, "none", 0); failure.KindOf(err) != failure.NotFound {
+	if _, err := h.ChangeKey(t.Context(), admin, EnableKey(), Target{Key: "none"}); failure.KindOf(err) != failure.NotFound {
 		t.Errorf("unknown key: %v", err)
 	}
 }

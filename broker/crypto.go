@@ -16,12 +16,12 @@ import (
 const reservedContext = "kmsbroker."
 
 // Encrypt encrypts up to [kmsapi.MaxPlaintext] bytes with the current CMK of a
-// key.
-func (b *Broker) Encrypt(ctx context.Context, call Call, key string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
+// key, in its home region or in the one that is named.
+func (b *Broker) Encrypt(ctx context.Context, call Call, key, region string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
 	ctx = withCall(ctx, call)
-	event := audit.Event{Action: string(authz.Encrypt), Key: key}
+	event := encryptEvent(key)
 	answer, err := func() (*Encrypted, error) {
-		cmk, err := b.authorize(call.Caller, authz.Encrypt, key, encryptionContext)
+		cmk, kms, err := b.authorize(call.Caller, authz.Encrypt, key, region, encryptionContext)
 		if err != nil {
 			return nil, err
 		}
@@ -31,7 +31,7 @@ func (b *Broker) Encrypt(ctx context.Context, call Call, key string, plaintext [
 				len(plaintext), kmsapi.MaxPlaintext).
 				WithHint("encrypt the data with a data key and the data key with KMS")
 		}
-		resp, err := b.Endpoint.KMS.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: cmk.KeyID, Plaintext: plaintext, Context: encryptionContext})
+		resp, err := kms.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: cmk.KeyID, Plaintext: plaintext, Context: encryptionContext})
 		if err != nil {
 			return nil, err
 		}
@@ -45,6 +45,10 @@ func (b *Broker) Encrypt(ctx context.Context, call Call, key string, plaintext [
 		return nil, err
 	}
 	return answer, nil
+}
+
+func encryptEvent(key string) audit.Event {
+	return audit.Event{Action: string(authz.Encrypt), Key: key}
 }
 
 // Encrypted is the answer of Encrypt.
@@ -64,21 +68,25 @@ type DataKey struct {
 
 // GenerateDataKey has KMS make a random data key of 1 to [kmsapi.MaxDataKey]
 // bytes (0 means 32) under the current CMK of a key.
-func (b *Broker) GenerateDataKey(ctx context.Context, call Call, key string, bytes int, encryptionContext map[string]string, withPlaintext bool) (*DataKey, error) {
-	op, generate := authz.GenerateDataKey, b.Endpoint.KMS.GenerateDataKey
+func (b *Broker) GenerateDataKey(ctx context.Context, call Call, key, region string, bytes int, encryptionContext map[string]string, withPlaintext bool) (*DataKey, error) {
+	op := authz.GenerateDataKey
 	if !withPlaintext {
-		op, generate = authz.GenerateDataKeyWithoutPlaintext, b.Endpoint.KMS.GenerateDataKeyWithoutPlaintext
+		op = authz.GenerateDataKeyWithoutPlaintext
 	}
 	ctx = withCall(ctx, call)
 	event := audit.Event{Action: string(op), Key: key}
 	answer, err := func() (*DataKey, error) {
-		cmk, err := b.authorize(call.Caller, op, key, encryptionContext)
+		cmk, kms, err := b.authorize(call.Caller, op, key, region, encryptionContext)
 		if err != nil {
 			return nil, err
 		}
 		event.KeyID = cmk.KeyID
 		if bytes < 0 || bytes > kmsapi.MaxDataKey {
 			return nil, failure.New(failure.Invalid, "DATA_KEY_SIZE", "a data key has 1 to %d bytes, not %d", kmsapi.MaxDataKey, bytes)
+		}
+		generate := kms.GenerateDataKey
+		if !withPlaintext {
+			generate = kms.GenerateDataKeyWithoutPlaintext
 		}
 		resp, err := generate(ctx, kmsapi.DataKeyRequest{KeyID: cmk.KeyID, Bytes: bytes, Context: encryptionContext})
 		if err != nil {
@@ -109,20 +117,34 @@ func sameCMK(answered string, asked *keyring.CMK) error {
 	return nil
 }
 
-// authorize checks a caller's right to a named key and returns its current CMK.
-// Whether a key exists is nobody's business who has no grant on its name.
-func (b *Broker) authorize(caller authz.Caller, op authz.Operation, name string, encryptionContext map[string]string) (*keyring.CMK, error) {
+// authorize checks a caller's right to a named key and returns its current CMK
+// and the KMS of that. Whether a key exists is nobody's business who has no grant
+// on its name.
+func (b *Broker) authorize(caller authz.Caller, op authz.Operation, name, region string, encryptionContext map[string]string) (*keyring.CMK, kmsapi.KMS, error) {
 	if err := checkContext(encryptionContext); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !b.policy.Load().Allows(caller, op, name) {
-		return nil, denied(caller, op, name)
+		return nil, nil, denied(caller, op, name)
 	}
 	key, err := b.Keyring.Key(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return key.Current(), nil
+	cmk := key.Current()
+	if region != "" {
+		found, ok := key.CurrentIn(region)
+		if !ok {
+			return nil, nil, failure.New(failure.NotFound, "REGION", "key %q has no CMK in region %.40q", name, region).
+				WithHint("it has one in %s", strings.Join(key.Regions(), ", "))
+		}
+		cmk = found
+	}
+	endpoint, err := b.Regions.In(cmk.Region)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cmk, endpoint.KMS, nil
 }
 
 func denied(caller authz.Caller, op authz.Operation, name string) error {

@@ -7,6 +7,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
@@ -28,22 +29,26 @@ type Decrypted struct {
 // the region), and afterwards for the key that the CMK in the answer belongs
 // to. When the second answer is no, the plaintext is wiped and the refusal says
 // nothing about the blob.
-func (b *Broker) Decrypt(ctx context.Context, call Call, key, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
+//
+// A blob is opened in the region where it was made, which nothing in it tells: the
+// one that is named, or the home region of the named key, or the default one.
+func (b *Broker) Decrypt(ctx context.Context, call Call, key, region, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
 	ctx = withCall(ctx, call)
 	event := audit.Event{Action: string(authz.Decrypt), Key: key}
 	answer, err := func() (*Decrypted, error) {
-		if err := b.authorizeDecrypt(call.Caller, key, encryptionContext); err != nil {
+		endpoint, err := b.authorizeDecrypt(call.Caller, key, region, encryptionContext)
+		if err != nil {
 			return nil, err
 		}
 		if ciphertextBlob == "" {
 			return nil, failure.New(failure.Invalid, "CIPHERTEXT", "the ciphertext is empty")
 		}
-		resp, err := b.Endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: ciphertextBlob, Context: encryptionContext})
+		resp, err := endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: ciphertextBlob, Context: encryptionContext})
 		if err != nil {
 			return nil, discreet(err)
 		}
 		event.KeyID, event.RequestID = resp.KeyID, resp.RequestID
-		owner, err := b.authorizeAnswer(call.Caller, key, resp.KeyID)
+		owner, err := b.authorizeAnswer(call.Caller, key, endpoint.Region, resp.KeyID)
 		if err != nil {
 			clear(resp.Plaintext)
 			return nil, err
@@ -72,27 +77,39 @@ func discreet(err error) error {
 	return &quiet
 }
 
-func (b *Broker) authorizeDecrypt(caller authz.Caller, name string, encryptionContext map[string]string) error {
+func (b *Broker) authorizeDecrypt(caller authz.Caller, name, region string, encryptionContext map[string]string) (importer.Endpoint, error) {
+	none := importer.Endpoint{}
 	if name != "" {
-		_, err := b.authorize(caller, authz.Decrypt, name, encryptionContext)
-		return err
+		cmk, _, err := b.authorize(caller, authz.Decrypt, name, region, encryptionContext)
+		if err != nil {
+			return none, err
+		}
+		return b.Regions.In(cmk.Region)
 	}
 	if err := checkContext(encryptionContext); err != nil {
-		return err
+		return none, err
+	}
+	endpoint, err := b.Regions.In(region)
+	if err != nil {
+		return none, err
 	}
 	policy := b.policy.Load()
 	for _, key := range b.Keyring.Keys() {
-		if policy.Allows(caller, authz.Decrypt, key.Name) {
-			return nil
+		if _, there := key.CurrentIn(endpoint.Region); there && policy.Allows(caller, authz.Decrypt, key.Name) {
+			return endpoint, nil
 		}
 	}
-	return denied(caller, authz.Decrypt, "")
+	return none, denied(caller, authz.Decrypt, "")
 }
 
 // authorizeAnswer returns the key that a CMK belongs to, in any generation, if
 // the caller may decrypt with it and it is the one that was named.
-func (b *Broker) authorizeAnswer(caller authz.Caller, named, keyID string) (*keyring.Key, error) {
+func (b *Broker) authorizeAnswer(caller authz.Caller, named, region, keyID string) (*keyring.Key, error) {
 	owner, ok := b.Keyring.ByCMK(keyID)
+	if ok {
+		cmk, _ := owner.CMK(keyID)
+		ok = cmk.Region == region
+	}
 	if !ok || (named != "" && owner.Name != named) || !b.policy.Load().Allows(caller, authz.Decrypt, owner.Name) {
 		return nil, failure.New(failure.Denied, "FOREIGN_CIPHERTEXT",
 			"the ciphertext was not made with a key that %s may decrypt with", caller).

@@ -6,9 +6,11 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/conformance"
+	"github.com/kmsbroker/kmsbroker/kmsapi/reliable"
 )
 
 // Status is how the broker is, for administrators.
@@ -16,15 +18,38 @@ type Status struct {
 	Version    string
 	StartedAt  time.Time
 	InstanceID string
-	URL        string
-	Region     string
-	Genuine    bool
+	Regions    []RegionStatus
 	Backends   []backend.Status
 	Keys       int
 	Unfinished []*keyring.Import
 	AuditSeq   uint64
 	AuditHead  string
 	AuditErr   error // set while the trail cannot be written
+	// EvidenceFingerprint is of the key that signs evidence.
+	EvidenceFingerprint string
+}
+
+// RegionStatus is one region's KMS.
+type RegionStatus struct {
+	Region  string
+	URL     string
+	Genuine bool
+	Default bool
+	// Addresses behind URL and how they are doing.
+	Addresses []reliable.EndpointStatus
+}
+
+func (b *Broker) regionStatus() []RegionStatus {
+	var regions []RegionStatus
+	for _, name := range b.Regions.Regions() {
+		e := b.Regions.ByRegion[name]
+		status := RegionStatus{Region: name, URL: e.URL, Genuine: e.Genuine, Default: name == b.Regions.Default}
+		if e.Health != nil {
+			status.Addresses = e.Health()
+		}
+		regions = append(regions, status)
+	}
+	return regions
 }
 
 // Status gathers what is known without asking anybody outside.
@@ -32,9 +57,9 @@ func (b *Broker) Status() Status {
 	seq, head := b.Audit.Head()
 	return Status{
 		Version: b.Version, StartedAt: b.startedAt, InstanceID: b.Keyring.InstanceID(),
-		URL: b.Endpoint.URL, Region: b.Endpoint.Region, Genuine: b.Endpoint.Genuine,
-		Backends: b.Backends.Status(), Keys: len(b.Keyring.Keys()), Unfinished: b.Keyring.Imports(),
+		Regions: b.regionStatus(), Backends: b.Backends.Status(), Keys: len(b.Keyring.Keys()), Unfinished: b.Keyring.Imports(),
 		AuditSeq: seq, AuditHead: head, AuditErr: b.Audit.Err(),
+		EvidenceFingerprint: evidence.Fingerprint(b.Evidence.Public()),
 	}
 }
 

@@ -24,6 +24,7 @@ const DefaultSocket = "/run/kmsbroker/kms.sock"
 type Client struct {
 	conn   *Conn
 	crypto v1.CryptoClient
+	region string
 }
 
 // New returns a client of the socket at path, or at DefaultSocket when path is
@@ -40,6 +41,15 @@ func New(path string) (*Client, error) {
 	return &Client{conn: conn, crypto: v1.NewCryptoClient(conn)}, nil
 }
 
+// In returns a client of the same connection whose calls are for one region: a
+// key may have CMKs in several, and KMS opens a blob only where it was made. "" is
+// the key's home region.
+func (c *Client) In(region string) *Client {
+	there := *c
+	there.region = region
+	return &there
+}
+
 // Close drops the connection. Calls in flight fail.
 func (c *Client) Close() error { return c.conn.Close() }
 
@@ -54,7 +64,9 @@ type Encrypted struct {
 // Encrypt encrypts up to 6144 bytes with a key. The encryption context is
 // authenticated but not stored: Decrypt needs the same entries.
 func (c *Client) Encrypt(ctx context.Context, key string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
-	answer, err := c.crypto.Encrypt(ctx, &v1.EncryptRequest{Key: key, Plaintext: plaintext, EncryptionContext: encryptionContext})
+	answer, err := c.crypto.Encrypt(ctx, &v1.EncryptRequest{
+		Key: key, Region: c.region, Plaintext: plaintext, EncryptionContext: encryptionContext,
+	})
 	if err != nil {
 		return nil, c.conn.Error(err)
 	}
@@ -80,13 +92,39 @@ func (c *Client) Decrypt(ctx context.Context, ciphertextBlob string, encryptionC
 // DecryptWith is Decrypt, refused unless the named key made the blob.
 func (c *Client) DecryptWith(ctx context.Context, key, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
 	answer, err := c.crypto.Decrypt(ctx, &v1.DecryptRequest{
-		Key: key, CiphertextBlob: ciphertextBlob, EncryptionContext: encryptionContext,
+		Key: key, Region: c.region, CiphertextBlob: ciphertextBlob, EncryptionContext: encryptionContext,
 	})
 	if err != nil {
 		return nil, c.conn.Error(err)
 	}
 	return &Decrypted{
 		Key: answer.GetKey(), KeyID: answer.GetKeyId(), Plaintext: answer.GetPlaintext(), RequestID: answer.GetRequestId(),
+	}, nil
+}
+
+// ReEncrypted is a blob that ReEncrypt moved.
+type ReEncrypted struct {
+	Encrypted
+	SourceKeyID string // the CMK that it was encrypted with before
+	Unchanged   bool   // it was there already
+}
+
+// ReEncrypt moves a blob to the current CMK of a key, after the key was rotated or
+// to another key. The plaintext stays in the daemon. The blob is opened in the
+// region of from, which may be c itself.
+func (c *Client) ReEncrypt(ctx context.Context, from *Client, key, ciphertextBlob string, encryptionContext map[string]string) (*ReEncrypted, error) {
+	answer, err := c.crypto.ReEncrypt(ctx, &v1.ReEncryptRequest{
+		CiphertextBlob: ciphertextBlob, SourceContext: encryptionContext, SourceRegion: from.region,
+		Key: key, Context: encryptionContext, Region: c.region,
+	})
+	if err != nil {
+		return nil, c.conn.Error(err)
+	}
+	return &ReEncrypted{
+		Encrypted: Encrypted{
+			Key: answer.GetKey(), KeyID: answer.GetKeyId(), CiphertextBlob: answer.GetCiphertextBlob(), RequestID: answer.GetRequestId(),
+		},
+		SourceKeyID: answer.GetSourceKeyId(), Unchanged: answer.GetUnchanged(),
 	}, nil
 }
 

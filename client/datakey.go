@@ -18,7 +18,7 @@ func (c *Client) dataKey(ctx context.Context, call generate, key string, bytes i
 			Code: codes.InvalidArgument, Reason: "DATA_KEY_SIZE", Message: fmt.Sprintf("a data key has 1 to 1024 bytes, not %d", bytes),
 		}
 	}
-	answer, err := call(ctx, &v1.GenerateDataKeyRequest{Key: key, NumberOfBytes: uint32(bytes), EncryptionContext: encryptionContext})
+	answer, err := call(ctx, &v1.GenerateDataKeyRequest{Key: key, Region: c.region, NumberOfBytes: uint32(bytes), EncryptionContext: encryptionContext})
 	if err != nil {
 		return nil, c.conn.Error(err)
 	}

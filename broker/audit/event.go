@@ -48,6 +48,10 @@ const (
 	ImportResume = "import.resume"
 	ImportFinish = "import.finish"
 	ImportDrop   = "import.abandon"
+	KeyAdopt     = "key.adopt"
+	KeyForget    = "key.forget"
+	KeySeal      = "key.seal"
+	KeyEvidence  = "key.evidence"
 	KeyExport    = "key.export" // key material leaves the HSM, wrapped
 	KeyReimport  = "key.reimport"
 	KeyVerify    = "key.verify"
@@ -60,6 +64,8 @@ const (
 	DetailForeign     = "foreign_endpoint"
 	DetailHSMKeyID    = "hsm_key_id"
 	DetailImportID    = "import_id"
+	DetailKind        = "kind"
+	DetailRegion      = "region"
 	DetailWrappingKey = "wrapping_key_sha256" // of the DER SubjectPublicKeyInfo
 	DetailState       = "state"
 	DetailSerial      = "serial"

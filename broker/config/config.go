@@ -20,14 +20,6 @@ type Config struct {
 	Grants     []authz.Grant
 }
 
-// KMS says where Alibaba Cloud KMS is and who the broker is there.
-type KMS struct {
-	Region          string
-	Endpoint        string // "" is the public endpoint of the region
-	CAFile          string // "" is the system's certificate authorities
-	CredentialsFile string
-}
-
 // Sockets are absolute paths.
 type Sockets struct {
 	Control     string

@@ -51,10 +51,14 @@ func TestGood(t *testing.T) {
 	want := &Config{
 		StateDir: "/var/lib/kmsbroker", RuntimeDir: "/run/kmsbroker", PluginDir: "/opt/plugins", LogLevel: slog.LevelDebug,
 		KMS: KMS{
-			Region: "cn-hangzhou", Endpoint: "kms-vpc.cn-hangzhou.aliyuncs.com",
-			CAFile: "/etc/kmsbroker/ca.pem", CredentialsFile: "/etc/kmsbroker/credentials.toml",
-		},
-		Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", AdminGID: 50},
+			Default: Region{Region: "cn-hangzhou", Endpoints: []string{"kms-vpc.cn-hangzhou.aliyuncs.com", "kms.cn-hangzhou.aliyuncs.com"}, CAFile: "/etc/kmsbroker/ca.pem"},
+			Others: []Region{{Region: "cn-shanghai"}, {
+				Region: "eu-central-1", Endpoints: []string{"kms-vpc.eu-central-1.aliyuncs.com"},
+				Instance: Instance{ID: "kst-bjj66", Endpoint: "kst-bjj66.cryptoservice.kms.aliyuncs.com", CAFile: "/etc/kmsbroker/kst.pem"},
+			}},
+			Quota:       Quota{Crypto: 500, CreateKey: 2},
+			Credentials: Credentials{File: "/etc/kmsbroker/credentials.toml"},
+		}, Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", AdminGID: 50},
 		Backends: []Backend{
 			{
 				Name: "payments-hsm", Plugin: "softhsm", PINFile: "/etc/kmsbroker/payments.pin",
@@ -87,7 +91,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := &Config{
 		StateDir: DefaultStateDir, RuntimeDir: DefaultRuntimeDir, PluginDir: DefaultPluginDir, LogLevel: slog.LevelInfo,
-		KMS: KMS{Region: "cn-hangzhou", CredentialsFile: "/c"},
+		KMS: KMS{Default: Region{Region: "cn-hangzhou"}, Credentials: Credentials{File: "/c"}},
 		Sockets: Sockets{
 			Control: "/run/kmsbroker/admin/control.sock", Application: "/run/kmsbroker/kms.sock",
 			AdminGID: -1,
@@ -153,6 +157,23 @@ func TestProblems(t *testing.T) {
 		{"control among others", minimal + "[sockets]\ncontrol = '/x/c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /x"},
 		{"control in runtime_dir", minimal + "[sockets]\ncontrol = 'c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /run/kmsbroker"},
 		{"socket is a directory", minimal + "[sockets]\ncontrol = '.'\n", `f:5: sockets.control must be a path below runtime_dir or an absolute path, not "."`},
+		{"no identity", "[kms]\nregion = 'cn-hangzhou'\n", "f:1: kms.credentials_file is missing, or one of kms.ecs_role and kms.oidc instead"},
+		{"two identities", minimal + "ecs_role = {}\n", "f:1: only one of kms.credentials_file, kms.ecs_role and kms.oidc may be given"},
+		{"role on OIDC", "[kms]\nregion = 'cn-hangzhou'\noidc = { provider_arn = 'p', token_file = '/t', role_arn = 'r' }\nrole = { role_arn = 'r' }\n",
+			"f:4: kms.role cannot stand on kms.oidc: name the role there"},
+		{"role without a name", minimal + "role = {}\n", "f:4: kms.role.role_arn is missing"},
+		{"short session", minimal + "role = { role_arn = 'r', session_duration = '1s' }\n",
+			`f:4: kms.role.session_duration must be a time between 15m0s and 12h0m0s such as "30s", not "1s"`},
+		{"bad address of STS", minimal + "sts_endpoint = 'ftp://x'\n", "f:4: kms.sts_endpoint: "},
+		{"endpoint of a number", minimal + "endpoint = ['kms.cn-hangzhou.aliyuncs.com', 5]\n", "f:4: kms.endpoint must be a string or an array of strings"},
+		{"default region again", minimal + "[kms.regions.cn-hangzhou]\n", "f:4: kms.regions.cn-hangzhou is the default region, which is set in [kms] itself"},
+		{"not a region", minimal + "[kms.regions.MARS]\n", "f:4: kms.regions.MARS: "},
+		{"typo in a region", minimal + "[kms.regions.cn-shanghai]\nendpont = 'x'\n", `f:5: unknown key kms.regions.cn-shanghai.endpont; did you mean "endpoint"?`},
+		{"instance without a name", minimal + "instance = { ca_file = '/c' }\n", "f:4: kms.instance.id is missing"},
+		{"instance without an authority", minimal + "instance = { id = 'kst-1' }\n", "f:4: kms.instance.ca_file is missing"},
+		{"bad name of an instance", minimal + "instance = { id = 'a.b', ca_file = '/c' }\n", "f:4: kms.instance.id: "},
+		{"no calls at all", minimal + "quota = { crypto = 0 }\n", "f:4: kms.quota.crypto must be 1 to 100000 calls a second, not 0"},
+		{"unknown quota", minimal + "quota = { writs = 1 }\n", `f:4: unknown key kms.quota.writs; did you mean "writes"?`},
 		{"group of one", minimal + "[grant]\nkeys = ['k']\n", "f:4: grant must be a list: write [[grant]]"},
 		{"grant of numbers", "grant = [\n1]\n" + minimal, "f:1: grant must be a list of tables, not of an integer"},
 		{"inline grants", "grant = [{keys = ['k'], operations = ['encrypt'], users = ['alice']},\n{keys = ['k'], operations = ['encrypt'], users = ['bob']}]\n" + minimal,
@@ -227,7 +248,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parse("f", data, testAccounts)
 		if err == nil {
-			if c.KMS.Region == "" || !filepath.IsAbs(c.Sockets.Control) {
+			if c.KMS.Default.Region == "" || !filepath.IsAbs(c.Sockets.Control) {
 				t.Errorf("incomplete: %+v", c)
 			}
 			return

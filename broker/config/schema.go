@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
 // Defaults.
@@ -91,22 +89,6 @@ func (t *table) logLevel(key string) slog.Level {
 		t.problem(key, "%s must be one of %s, not %q%s", t.full(key), strings.Join(names, ", "), name, didYouMean(name, names))
 	}
 	return level
-}
-
-func (t *table) kms() KMS {
-	k := KMS{CAFile: t.absolute("ca_file", ""), CredentialsFile: t.required("credentials_file")}
-	if t.present("region") {
-		k.Region = t.text("region", "")
-		if err := kmsapi.CheckRegion(k.Region); err != nil && t.isText("region") {
-			t.problem("region", "%s: %v", t.full("region"), err)
-		}
-	}
-	k.Endpoint = t.text("endpoint", "")
-	if _, err := kmsapi.ParseEndpoint(k.Endpoint); k.Endpoint != "" && err != nil {
-		t.problem("endpoint", "%s: %v", t.full("endpoint"), err)
-	}
-	t.done()
-	return k
 }
 
 // isText reports that key has a string, so that a value of another type is not

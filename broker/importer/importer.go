@@ -1,7 +1,10 @@
-// Package importer turns a key born in an HSM into the material of an EXTERNAL
-// CMK. It is a journal of small steps: what is decided or found out is on disk
-// before the next outside call, so that an import that was killed at any moment
-// continues to exactly one HSM key and one CMK.
+// Package importer turns a key born in an HSM into the material of EXTERNAL
+// CMKs, one in each region. It is a journal of small steps: what is decided or
+// found out is on disk before the next outside call, so that an import that was
+// killed at any moment continues to exactly one HSM key and one CMK a region.
+//
+// A new key, its rotation and its extension to more regions are one procedure: an
+// HSM key is made or taken, and then every region has its own steps.
 //
 // Import tokens and wrapped material are never stored; an interrupted import
 // fetches new parameters and wraps again.
@@ -9,7 +12,6 @@ package importer
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -17,7 +19,6 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
-	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
 // The tags that find a CMK again whose creation was not answered.
@@ -32,24 +33,11 @@ type Backend struct {
 	AllowForeignEndpoint bool
 }
 
-// Endpoint is what an import needs to know of the KMS it imports into.
-type Endpoint struct {
-	KMS    kmsapi.KMS
-	URL    string // for messages
-	Region string
-	// Genuine: verified TLS to Alibaba Cloud. Whoever runs the endpoint
-	// receives the HSM key, so nothing else is imported into without the
-	// backend's explicit permission.
-	Genuine bool
-	// WrappingAlgorithms that the service accepts.
-	WrappingAlgorithms []hsm.WrappingAlgorithm
-}
-
 // Config is what an Importer works with.
 type Config struct {
-	Keyring  *keyring.Keyring
-	Endpoint Endpoint
-	Backend  func(name string) (Backend, error)
+	Keyring   *keyring.Keyring
+	Endpoints Endpoints
+	Backend   func(name string) (Backend, error)
 	// Record writes to the audit trail; an error stops what was to be recorded.
 	Record func(context.Context, audit.Event) error
 	Now    func() time.Time
@@ -68,40 +56,24 @@ func New(config Config) *Importer {
 	return &Importer{Config: config, running: map[string]bool{}}
 }
 
-// Progress tells that a step began or ended.
-type Progress struct {
-	Step    string
-	State   StepState
-	Detail  string        // for people; set when the step ended
-	Elapsed time.Duration // set when the step ended
-}
-
-// StepState is how a step is.
-type StepState int
-
-// The states of a step. A Skipped step was done by an earlier attempt.
-const (
-	Started StepState = iota + 1
-	Done
-	Skipped
-	Failed
-)
-
 // Request asks for an import. What is nil has its default in a new import; one
 // that is continued keeps what it was begun with.
 type Request struct {
+	Kind              keyring.ImportKind
 	Name              string
-	Backend           string
-	Region            string  // empty: the endpoint's
-	Alias             *string // with its prefix; default: none
+	Backend           string   // of a new key; others have theirs
+	Regions           []string // new: empty is the default region; rotation: the key's
+	Alias             *string  // with its prefix; default: none, or the key's
 	Description       *string
 	WrappingAlgorithm *string // default "auto": the strongest OAEP that both ends accept
 	Expires           *string // as package expiry reads it; default "never"
+	Renew             *string // how long before the expiry the daemon imports again, "14d"; default: it does not
 }
 
-// Import imports a new key, or continues an interrupted import of that name,
-// and reports each step. When it fails after the first step the journal stays,
-// and the same call continues it.
+// Import makes a new key, rotates one or brings one to more regions; or it
+// continues an interrupted import of that name. It reports each step. When it
+// fails after the first step the journal stays, and the same call continues it.
+// A region that fails does not keep the others from being finished.
 func (i *Importer) Import(ctx context.Context, req Request, report func(Progress)) (*keyring.Key, error) {
 	release, err := i.reserve(req.Name)
 	if err != nil {
@@ -122,8 +94,40 @@ func (i *Importer) Import(ctx context.Context, req Request, report func(Progress
 	return key, err
 }
 
+// Plan does what Import does before it makes anything, and returns the steps that
+// would follow with the calls that each would make.
+func (i *Importer) Plan(ctx context.Context, req Request) ([]Progress, error) {
+	release, err := i.reserve(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var planned []Progress
+	r := &run{Importer: i, report: func(p Progress) { planned = append(planned, p) }}
+	imp, err := r.prepare(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if imp.Kind != keyring.Extension {
+		planned = append(planned, Progress{Step: stepGenerate, State: stateOf(imp, "", generateStep), Detail: generateStep.calls})
+	}
+	for _, region := range imp.RegionNames() {
+		for _, s := range regionSteps {
+			planned = append(planned, Progress{Step: s.name, Region: region, State: stateOf(imp, region, s), Detail: s.calls})
+		}
+	}
+	return planned, nil
+}
+
+func stateOf(imp *keyring.Import, region string, s step) StepState {
+	if imp.Completed(region, s.doneBy) {
+		return Skipped
+	}
+	return Planned
+}
+
 // Abandon forgets an unfinished import and returns its journal, which names the
-// HSM key and the CMK that it leaves behind.
+// HSM key and the CMKs that it leaves behind.
 func (i *Importer) Abandon(ctx context.Context, name string) (*keyring.Import, error) {
 	release, err := i.reserve(name)
 	if err != nil {
@@ -134,11 +138,14 @@ func (i *Importer) Abandon(ctx context.Context, name string) (*keyring.Import, e
 	if !ok {
 		return nil, failure.New(failure.NotFound, "IMPORT_NOT_FOUND", "there is no unfinished import of %.80q", name)
 	}
-	err = i.Record(ctx, audit.Event{
-		Action: audit.ImportDrop, Outcome: audit.Allowed, Key: name, KeyID: imp.KeyID, Backend: imp.Plan.Backend,
+	event := audit.Event{
+		Action: audit.ImportDrop, Outcome: audit.Allowed, Key: name, Backend: imp.Plan.Backend,
 		Details: map[string]string{audit.DetailHSMKeyID: string(imp.HSMKeyID), audit.DetailImportID: imp.ID},
-	})
-	if err != nil {
+	}
+	if ids := imp.KeyIDs(); len(ids) > 0 {
+		event.KeyID = ids[0]
+	}
+	if err := i.Record(ctx, event); err != nil {
 		return nil, err
 	}
 	return imp, i.Keyring.AbandonImport(name)
@@ -158,26 +165,4 @@ func (i *Importer) reserve(name string) (release func(), err error) {
 		defer i.mu.Unlock()
 		delete(i.running, name)
 	}, nil
-}
-
-// step runs f between two reports.
-func (r *run) step(name string, f func() (detail string, err error)) error {
-	r.report(Progress{Step: name, State: Started})
-	start := r.Now()
-	detail, err := f()
-	p := Progress{Step: name, State: Done, Detail: detail, Elapsed: r.Now().Sub(start)}
-	if err != nil {
-		p.State, p.Detail = Failed, ""
-		err = inStep(name, err)
-	}
-	r.report(p)
-	return err
-}
-
-// inStep says in which step a failure happened and keeps its kind and hint.
-func inStep(step string, err error) error {
-	f := *failure.From(err)
-	f.Message = fmt.Sprintf("import step %s: %s", step, f.Message)
-	f.Err = err
-	return &f
 }

@@ -135,10 +135,12 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(func() { keys.Close() })
 	b := &bench{token: hsmtest.New(), cloud: &cloud{cmks: map[string]string{}, create: func() error { return nil }}}
 	b.Importer = New(Config{
-		Keyring:  keys,
-		Endpoint: Endpoint{KMS: b.cloud, URL: "https://kms.cn-hangzhou.aliyuncs.com", Region: "cn-hangzhou", Genuine: true, WrappingAlgorithms: hsm.WrappingAlgorithms()},
-		Backend:  func(string) (Backend, error) { return Backend{Token: b.token}, nil },
-		Record:   func(_ context.Context, e audit.Event) error { b.records = append(b.records, e); return nil },
+		Keyring: keys,
+		Endpoints: Endpoints{Default: "cn-hangzhou", ByRegion: map[string]Endpoint{
+			"cn-hangzhou": {KMS: b.cloud, URL: "https://kms.cn-hangzhou.aliyuncs.com", Region: "cn-hangzhou", Genuine: true, WrappingAlgorithms: hsm.WrappingAlgorithms()},
+		}},
+		Backend: func(string) (Backend, error) { return Backend{Token: b.token}, nil },
+		Record:  func(_ context.Context, e audit.Event) error { b.records = append(b.records, e); return nil },
 		Now: func() time.Time {
 			if b.now.IsZero() {
 				return time.Now()
@@ -150,6 +152,7 @@ func newBench(t *testing.T) *bench {
 }
 
 func (b *bench) importKey(req Request) error {
+	req.Kind = keyring.NewKey
 	_, err := b.Import(context.Background(), req, func(Progress) {})
 	return err
 }
@@ -170,8 +173,8 @@ func TestLostCreateKey(t *testing.T) {
 		t.Fatalf("second attempt: %v", err)
 	}
 	imp, _ := b.Keyring.Import("k")
-	if b.cloud.created != 1 || len(b.cloud.cmks) != 1 || b.cloud.cmks[imp.KeyID] != imp.ID {
-		t.Errorf("%d CMKs were made (%v), the journal has %s", b.cloud.created, b.cloud.cmks, imp.KeyID)
+	if b.cloud.created != 1 || len(b.cloud.cmks) != 1 || b.cloud.cmks[imp.Regions[0].KeyID] != imp.ID {
+		t.Errorf("%d CMKs were made (%v), the journal has %s", b.cloud.created, b.cloud.cmks, imp.Regions[0].KeyID)
 	}
 }
 
@@ -192,7 +195,7 @@ func TestExportIsOnRecordBeforeItHappens(t *testing.T) {
 	b := newBench(t)
 	b.cloud.params = func() (*kmsapi.ImportParameters, error) {
 		imp, _ := b.Keyring.Import("k")
-		return &kmsapi.ImportParameters{KeyID: imp.KeyID, PublicKey: []byte("not a key")}, nil
+		return &kmsapi.ImportParameters{KeyID: imp.Regions[0].KeyID, PublicKey: []byte("not a key")}, nil
 	}
 	recorded := false
 	b.token.FailWith(func(call string) error {
@@ -267,10 +270,10 @@ func TestCanceledCreateKey(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	b.cloud.create = func() error { cancel(); return nil }
-	if _, err := b.Import(ctx, Request{Name: "k", Backend: "hsm"}, func(Progress) {}); !errors.Is(err, context.Canceled) {
+	if _, err := b.Import(ctx, Request{Kind: keyring.NewKey, Name: "k", Backend: "hsm"}, func(Progress) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("import: %v", err)
 	}
-	if imp, _ := b.Keyring.Import("k"); imp == nil || imp.KeyID == "" {
+	if imp, _ := b.Keyring.Import("k"); imp == nil || imp.Regions[0].KeyID == "" {
 		t.Errorf("the CMK is not in the journal: %+v", imp)
 	}
 }
@@ -309,10 +312,10 @@ func TestLapsedExpiry(t *testing.T) {
 	if err := b.importKey(Request{Name: "k", Backend: "hsm", Expires: &expires}); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
-	if _, err := b.Keyring.BeginStep("k", stepImport, b.now); err != nil {
+	if _, err := b.Keyring.BeginStep("k", "cn-hangzhou", stepImport, b.now); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Keyring.EndStep("k", stepImport, b.now, func(*keyring.Import) {}); err != nil {
+	if _, err := b.Keyring.EndStep("k", "cn-hangzhou", stepImport, b.now, func(*keyring.Import) {}); err != nil {
 		t.Fatal(err)
 	}
 	b.now = b.now.AddDate(0, 0, 2)
@@ -333,10 +336,10 @@ func TestAbandon(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, err := b.Abandon(t.Context(), "k")
-	if err != nil || left.KeyID == "" || left.HSMKeyID == "" {
+	if err != nil || len(left.KeyIDs()) != 1 || left.HSMKeyID == "" {
 		t.Fatalf("Abandon = %+v, %v", left, err)
 	}
-	if last := b.records[len(b.records)-1]; last.Action != audit.ImportDrop || last.KeyID != left.KeyID {
+	if last := b.records[len(b.records)-1]; last.Action != audit.ImportDrop || last.KeyID != left.KeyIDs()[0] {
 		t.Errorf("record: %+v", last)
 	}
 	if _, err := b.Abandon(t.Context(), "k"); failure.KindOf(err) != failure.NotFound {
@@ -374,7 +377,7 @@ func TestResumeKeepsWhatExists(t *testing.T) {
 	if err := b.importKey(other); !errors.Is(err, stop) {
 		t.Errorf("resumed with another algorithm: %v", err)
 	}
-	if imp, _ := b.Keyring.Import("k"); imp.Plan.WrappingAlgorithm != hsm.OAEPSHA1 || b.token.Calls("GenerateKey") != 1 {
+	if imp, _ := b.Keyring.Import("k"); imp.Regions[0].WrappingAlgorithm != hsm.OAEPSHA1 || b.token.Calls("GenerateKey") != 1 {
 		t.Errorf("journal %+v after %d generations", imp.Plan, b.token.Calls("GenerateKey"))
 	}
 }
@@ -410,16 +413,13 @@ func TestReimportOfAnotherKey(t *testing.T) {
 	}
 	kcv := hsmtest.KCV(b.token.Value(id))
 	b.token.Replace(id, make([]byte, 32))
-	key := &keyring.Key{Name: "k", Backend: "hsm", CMKs: []keyring.CMK{{
-		KeyID: "cmk", HSMKeyID: id, CheckValue: kcv.String(), WrappingAlgorithm: hsm.OAEPSHA256,
+	key := &keyring.Key{Name: "k", Backend: "hsm", Region: "cn-hangzhou", CMKs: []keyring.CMK{{
+		KeyID: "cmk", Region: "cn-hangzhou", HSMKeyID: id, CheckValue: kcv.String(), WrappingAlgorithm: hsm.OAEPSHA256,
 	}}}
-	if err := b.Keyring.BeginImport(&keyring.Import{Name: "k"}); err != nil {
+	if err := b.Keyring.Add(key); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Keyring.FinishImport("k", key); err != nil {
-		t.Fatal(err)
-	}
-	_, err := b.Reimport(t.Context(), "k", nil, func(Progress) {})
+	_, err := b.Reimport(t.Context(), Reimport{Name: "k"}, func(Progress) {})
 	if f := failure.From(err); f.Reason != "CHECK_VALUE" || !strings.Contains(f.Message, kcv.String()) {
 		t.Errorf("reimport: %v", err)
 	}

@@ -2,6 +2,7 @@ package importer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,111 +13,204 @@ import (
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
+// Reimport asks for the material of a key to be imported again.
+type Reimport struct {
+	Name    string
+	KeyID   string     // of one CMK, of any generation; empty: the current ones of all regions
+	Expires *string    // as package expiry reads it; nil: what it is
+	Until   *time.Time // instead of Expires
+	Renew   *string    // as in Request; nil: unchanged
+}
+
 // Reimport wraps the HSM key of a CMK again and imports it into the same CMK.
 // KMS accepts only identical material, for ever, so success is the service's
-// own statement that the material is the HSM's. A nil expiry stays what it is.
-// Every step can be repeated; there is no journal.
-func (i *Importer) Reimport(ctx context.Context, name string, asked *string, report func(Progress)) (*keyring.Key, error) {
-	release, err := i.reserve(name)
+// own statement that the material is the HSM's. Every step can be repeated; there
+// is no journal.
+func (i *Importer) Reimport(ctx context.Context, req Reimport, report func(Progress)) (*keyring.Key, error) {
+	release, err := i.reserve(req.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	key, err := i.Keyring.Key(name)
+	key, err := i.Keyring.Key(req.Name)
 	if err != nil {
 		return nil, err
 	}
-	r := &run{Importer: i, report: report}
-	cmk := key.Current()
-	algorithm := cmk.WrappingAlgorithm
-	var expires time.Time
-	var params *kmsapi.ImportParameters
-	var wrapped []byte
-	steps := []struct {
-		name string
-		run  func() (string, error)
-	}{
-		{stepPlan, func() (detail string, err error) {
-			if expires, err = r.reimportExpiry(ctx, cmk, asked); err != nil {
-				return "", err
-			}
-			algorithm, err = r.planReimport(ctx, key)
-			return fmt.Sprintf("%s, %s", algorithm, expiryText(expires)), err
-		}},
-		{stepParameters, func() (string, error) {
-			params, err = i.fetchParameters(ctx, cmk.KeyID, algorithm)
-			if err != nil {
-				return "", err
-			}
-			return "wrapping key " + fingerprint(params.PublicKey)[:16], nil
-		}},
-		{stepWrap, func() (string, error) {
-			wrapped, err = i.export(ctx, name, r.backend, key.Backend,
-				hsm.WrapRequest{Key: cmk.HSMKeyID, Algorithm: algorithm, PublicKey: params.PublicKey}, cmk.KeyID)
-			return fmt.Sprintf("%d bytes", len(wrapped)), err
-		}},
-		{stepImport, func() (string, error) {
-			_, err := i.Endpoint.KMS.ImportKeyMaterial(ctx, kmsapi.ImportKeyMaterialRequest{
-				KeyID: cmk.KeyID, EncryptedKeyMaterial: wrapped, ImportToken: params.ImportToken, ExpiresAt: expires,
-			})
-			return verifySummary(cmk), err
-		}},
+	cmks := key.CurrentCMKs()
+	if req.KeyID != "" {
+		cmk, ok := key.CMK(req.KeyID)
+		if !ok {
+			return nil, failure.New(failure.NotFound, "CMK_NOT_FOUND", "key %q has no CMK %.80s", req.Name, req.KeyID)
+		}
+		cmks = []*keyring.CMK{cmk}
 	}
-	for _, s := range steps {
-		if err := r.step(s.name, s.run); err != nil {
-			return nil, err
+	var failed []error
+	for _, cmk := range cmks {
+		r := &reimport{run: run{Importer: i, report: report}, req: req, key: key, cmk: cmk}
+		if err := r.do(ctx); err != nil {
+			failed = append(failed, err)
 		}
 	}
-	return i.Keyring.Update(name, func(k *keyring.Key) error {
-		k.Current().WrappingAlgorithm = algorithm
-		k.Current().MaterialExpiresAt = expires
+	if err := unfinishedRegions(failed, len(cmks)); err != nil {
+		return nil, err
+	}
+	return i.Keyring.Key(req.Name)
+}
+
+// reimport is one attempt at one CMK.
+type reimport struct {
+	run
+	req       Reimport
+	key       *keyring.Key
+	cmk       *keyring.CMK
+	algorithm hsm.WrappingAlgorithm
+	expires   time.Time
+	renewal   keyring.Renewal
+	made      *keyring.Export
+}
+
+func (r *reimport) do(ctx context.Context) (err error) {
+	if r.endpoint, err = r.Endpoints.In(r.cmk.Region); err != nil {
+		return err
+	}
+	err = r.takeSteps(ctx)
+	if r.made == nil {
+		return err
+	}
+	// An export is remembered even if KMS did not take the material.
+	_, stored := r.Keyring.Update(r.key.Name, func(k *keyring.Key) error {
+		k.Exports = append(k.Exports, *r.made)
+		if cmk, ok := k.CMK(r.cmk.KeyID); ok && err == nil {
+			k.Renewal = r.renewal
+			cmk.WrappingAlgorithm, cmk.MaterialExpiresAt = r.algorithm, r.expires
+		}
 		return nil
 	})
+	return errors.Join(err, stored)
 }
 
-// reimportExpiry is when the material shall expire. Without a word it stays what
+func (r *reimport) takeSteps(ctx context.Context) error {
+	for _, s := range []struct {
+		name string
+		run  func(context.Context) (string, error)
+	}{
+		{stepPlan, r.plan}, {stepParameters, r.fetch}, {stepWrap, r.wrapAgain}, {stepImport, r.deliver},
+	} {
+		if err := r.step(r.cmk.Region, s.name, func() (string, error) { return s.run(ctx) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reimport) plan(ctx context.Context) (string, error) {
+	if r.cmk.HSMKeyID == "" {
+		return "", failure.New(failure.WrongState, "NO_HSM_KEY", "key %q was adopted without an HSM key", r.key.Name).
+			WithHint("adopt it again with --backend and --hsm-key")
+	}
+	if err := notSealed(r.key.Name, r.cmk); err != nil {
+		return "", err
+	}
+	if err := r.planExpiry(ctx); err != nil {
+		return "", err
+	}
+	if err := r.planExport(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, %s", r.algorithm, expiryText(r.expires)), nil
+}
+
+// notSealed refuses a key that its HSM will never export again.
+func notSealed(name string, cmk *keyring.CMK) error {
+	if cmk.SealedAt.IsZero() {
+		return nil
+	}
+	return failure.New(failure.WrongState, "KEY_SEALED", "HSM key %s of %q was sealed at %s and can never be exported again",
+		cmk.HSMKeyID, name, cmk.SealedAt.UTC().Format(time.RFC3339)).
+		WithHint("`kmsbrokerctl key rotate %s` makes a new one", name)
+}
+
+// planExpiry decides when the material shall expire. Without a word it stays what
 // KMS says, which knows better than the registry; once the material is gone KMS
 // no longer tells.
-func (r *run) reimportExpiry(ctx context.Context, cmk *keyring.CMK, asked *string) (time.Time, error) {
-	if asked != nil {
-		at, err := expiry.Parse(*asked, r.Now())
+func (r *reimport) planExpiry(ctx context.Context) error {
+	r.expires, r.renewal = r.cmk.MaterialExpiresAt, r.key.Renewal
+	switch {
+	case r.req.Until != nil:
+		r.expires = r.req.Until.UTC().Truncate(time.Second)
+	case r.req.Expires != nil:
+		at, err := expiry.Parse(*r.req.Expires, r.Now())
 		if err != nil {
-			return at, failure.New(failure.Invalid, "EXPIRY", "%v", err)
+			return failure.New(failure.Invalid, "EXPIRY", "%v", err)
 		}
-		return at, r.checkExpiry(at)
+		r.expires = at
+	default:
+		seen, err := r.endpoint.KMS.DescribeKey(ctx, r.cmk.KeyID)
+		if err != nil {
+			return err
+		}
+		if seen.State != kmsapi.PendingImport {
+			r.expires = seen.MaterialExpireTime
+		}
 	}
-	seen, err := r.Endpoint.KMS.DescribeKey(ctx, cmk.KeyID)
-	if err != nil {
-		return time.Time{}, err
+	if err := r.checkExpiry(r.expires); err != nil {
+		return err
 	}
-	at := cmk.MaterialExpiresAt
-	if seen.State != kmsapi.PendingImport {
-		at = seen.MaterialExpireTime
+	if r.req.Renew == nil {
+		return nil
 	}
-	return at, r.checkExpiry(at)
+	renewal, err := r.readRenewal(*r.req.Renew, r.expires)
+	r.renewal = renewal
+	return err
 }
 
-func (r *run) planReimport(ctx context.Context, key *keyring.Key) (hsm.WrappingAlgorithm, error) {
-	backend, err := r.Backend(key.Backend)
+func (r *reimport) planExport(ctx context.Context) error {
+	backend, err := r.Backend(r.key.Backend)
 	if err != nil {
-		return "", err
+		return err
 	}
 	r.backend = backend
-	if err := r.checkEndpoint(key.Backend, backend); err != nil {
-		return "", err
+	if err := checkEndpoint(r.endpoint, r.key.Backend, backend); err != nil {
+		return err
 	}
-	if err := checkKCV(ctx, backend, key.Current()); err != nil {
-		return "", err
+	if err := checkKCV(ctx, backend, r.cmk.HSMKeyID, r.cmk.CheckValue); err != nil {
+		return err
 	}
 	info, err := backend.Token.Describe(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
-	token, service := info.WrappingAlgorithms, r.Endpoint.WrappingAlgorithms
+	token, service := info.WrappingAlgorithms, r.endpoint.WrappingAlgorithms
 	// The algorithm of the first import, which may have been asked for by name,
 	// unless one of the ends has given it up since.
-	if algorithm, err := ChooseAlgorithm(string(key.Current().WrappingAlgorithm), token, service); err == nil {
-		return algorithm, nil
+	if algorithm, err := ChooseAlgorithm(string(r.cmk.WrappingAlgorithm), token, service); err == nil {
+		r.algorithm = algorithm
+		return nil
 	}
-	return ChooseAlgorithm(automatic, token, service)
+	r.algorithm, err = ChooseAlgorithm(automatic, token, service)
+	return err
+}
+
+func (r *reimport) fetch(ctx context.Context) (detail string, err error) {
+	if r.params, err = fetchParameters(ctx, r.endpoint.KMS, r.cmk.KeyID, r.algorithm); err != nil {
+		return "", err
+	}
+	return "wrapping key " + fingerprint(r.params.PublicKey)[:16], nil
+}
+
+func (r *reimport) wrapAgain(ctx context.Context) (detail string, err error) {
+	r.wrapped, r.made, err = r.export(ctx, r.key.Name, r.key.Backend, r.cmk.KeyID,
+		hsm.WrapRequest{Key: r.cmk.HSMKeyID, Algorithm: r.algorithm, PublicKey: r.params.PublicKey})
+	return fmt.Sprintf("%d bytes", len(r.wrapped)), err
+}
+
+func (r *reimport) deliver(ctx context.Context) (string, error) {
+	ack, err := r.endpoint.KMS.ImportKeyMaterial(ctx, kmsapi.ImportKeyMaterialRequest{
+		KeyID: r.cmk.KeyID, EncryptedKeyMaterial: r.wrapped, ImportToken: r.params.ImportToken, ExpiresAt: r.expires,
+	})
+	if err != nil {
+		return "", err
+	}
+	r.made.Imported = ack.RequestID
+	return fmt.Sprintf("KMS accepted the material of HSM key %s again: it is identical to the first import", r.cmk.HSMKeyID), nil
 }

@@ -2,16 +2,16 @@ package importer
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/internal/fault"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -29,23 +29,26 @@ const (
 	stepAlias      = "alias"
 )
 
-// stepFunc does one step. earlier is the record of an attempt whose outcome is
-// unknown, nil for the first.
-type stepFunc func(r *run, ctx context.Context, earlier *keyring.ImportStep) (detail string, found func(*keyring.Import), err error)
-
-var steps = []struct {
+// step is one row of the table. run does it; earlier is the record of an attempt
+// whose outcome is unknown, nil for the first.
+type step struct {
 	name string
-	run  stepFunc
+	run  func(r *run, ctx context.Context, earlier *keyring.ImportStep) (detail string, found func(*keyring.Import), err error)
 	// doneBy names the step whose completion makes this one unnecessary.
 	doneBy string
-}{
-	{stepGenerate, (*run).generate, stepGenerate},
-	{stepCreate, (*run).create, stepCreate},
-	{stepParameters, (*run).parameters, stepImport},
-	{stepWrap, (*run).wrap, stepImport},
-	{stepImport, (*run).importMaterial, stepImport},
-	{stepVerify, (*run).verify, stepVerify},
-	{stepAlias, (*run).alias, stepAlias},
+	calls  string // what it asks of whom, for --dry-run
+}
+
+var generateStep = step{stepGenerate, (*run).generate, stepGenerate, "HSM: generate AES-256, compute its check value"}
+
+// regionSteps are taken in every region.
+var regionSteps = []step{
+	{stepCreate, (*run).create, stepCreate, "KMS: CreateKey, Origin EXTERNAL, KeySpec Aliyun_AES_256, tagged"},
+	{stepParameters, (*run).parameters, stepImport, "KMS: GetParametersForImport, RSA_2048"},
+	{stepWrap, (*run).wrap, stepImport, "HSM: import the wrapping key, wrap, remove it"},
+	{stepImport, (*run).importMaterial, stepImport, "KMS: ImportKeyMaterial"},
+	{stepVerify, (*run).verify, stepVerify, "KMS: DescribeKey, Encrypt, Decrypt"},
+	{stepAlias, (*run).alias, stepAlias, "KMS: ListAliases, CreateAlias or UpdateAlias if an alias was asked for"},
 }
 
 // run is one attempt at an import.
@@ -55,110 +58,159 @@ type run struct {
 	backend Backend
 	imp     *keyring.Import
 
-	// Held for the length of the attempt only.
-	params  *kmsapi.ImportParameters
-	wrapped []byte
+	// Of the region whose turn it is; the last two are held for the length of the
+	// attempt only.
+	endpoint Endpoint
+	params   *kmsapi.ImportParameters
+	wrapped  []byte
 }
 
 func (r *run) importKey(ctx context.Context, req Request) (*keyring.Key, error) {
-	if err := r.begin(ctx, req); err != nil {
+	imp, err := r.prepare(ctx, req)
+	if err != nil {
 		return nil, err
 	}
-	for _, s := range steps {
-		if r.imp.Completed(s.doneBy) {
-			r.report(Progress{Step: s.name, State: Skipped})
-			continue
-		}
-		if err := r.journaled(ctx, s.name, s.run); err != nil {
+	if err := r.open(ctx, imp); err != nil {
+		return nil, err
+	}
+	if r.imp.Kind != keyring.Extension {
+		if err := r.journaled(ctx, "", generateStep); err != nil {
 			return nil, err
 		}
 	}
-	key := r.key()
-	if err := r.Keyring.FinishImport(r.imp.Name, key); err != nil {
+	var failed []error
+	for _, region := range r.imp.RegionNames() {
+		if r.imp.In(region).Finished {
+			continue
+		}
+		if err := r.importInto(ctx, region); err != nil {
+			failed = append(failed, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if err := unfinishedRegions(failed, len(r.imp.Regions)); err != nil {
 		return nil, err
 	}
-	return key, nil
+	return r.Keyring.Key(req.Name)
 }
 
-// begin plans, and opens the journal or takes up the one that is there.
-func (r *run) begin(ctx context.Context, req Request) error {
-	if _, err := r.Keyring.Key(req.Name); err == nil {
-		return failure.New(failure.WrongState, "KEY_EXISTS", "key %q exists already", req.Name).
-			WithHint("`kmsbrokerctl key show %s` shows it", req.Name)
+// unfinishedRegions makes one failure of those of several regions, of the kind of
+// the first.
+func unfinishedRegions(failed []error, regions int) error {
+	switch {
+	case len(failed) == 0:
+		return nil
+	case regions == 1:
+		return failed[0]
 	}
-	begun, resumed := r.Keyring.Import(req.Name)
-	var plan keyring.ImportPlan
-	err := r.step(stepPlan, func() (string, error) {
-		var err error
-		plan, err = r.plan(ctx, req, begun)
-		return fmt.Sprintf("%s into %s, %s", plan.WrappingAlgorithm, plan.Region, expiryText(plan.MaterialExpiresAt)), err
-	})
-	if err != nil {
+	f := *failure.From(failed[0])
+	messages := make([]string, len(failed))
+	for i, err := range failed {
+		messages[i] = err.Error()
+	}
+	f.Message = fmt.Sprintf("%d of %d regions are not finished: %s", len(failed), regions, strings.Join(messages, "; "))
+	f.Hint = strings.TrimPrefix(f.Hint+"; the same command continues in the regions that are missing", "; ")
+	f.Err = errors.Join(failed...)
+	return &f
+}
+
+// importInto takes the steps of one region and gives the key its CMK there.
+func (r *run) importInto(ctx context.Context, region string) (err error) {
+	if r.endpoint, err = r.Endpoints.In(region); err != nil {
 		return err
 	}
-	if resumed {
-		return r.takeUp(ctx, begun, plan)
+	r.params, r.wrapped = nil, nil
+	defer func() { r.params, r.wrapped = nil, nil }()
+	for _, s := range regionSteps {
+		if err := r.journaled(ctx, region, s); err != nil {
+			return err
+		}
 	}
-	r.imp = &keyring.Import{
-		ID: rand.Text(), Name: req.Name, Plan: plan, StartedAt: r.Now().UTC(), HSMKeyID: hsm.NewKeyID(),
+	fault.Point("import/finish/before")
+	if _, err := r.Keyring.FinishRegion(r.imp.Name, region); err != nil {
+		return err
 	}
+	fault.Point("import/finish/after")
+	return nil
+}
+
+// open opens the journal, or takes up the one that is there.
+func (r *run) open(ctx context.Context, imp *keyring.Import) error {
+	if _, resumed := r.Keyring.Import(imp.Name); resumed {
+		updated, err := r.Keyring.UpdateImport(imp.Name, func(i *keyring.Import) { *i = *imp })
+		if err != nil {
+			return err
+		}
+		r.imp = updated
+		return r.recordPlan(ctx, audit.ImportResume)
+	}
+	r.imp = imp
 	if err := r.recordPlan(ctx, audit.ImportBegin); err != nil {
 		return err
 	}
-	return r.Keyring.BeginImport(r.imp)
-}
-
-// takeUp continues an interrupted import. Material that was imported with
-// another expiry is imported once more.
-func (r *run) takeUp(ctx context.Context, begun *keyring.Import, plan keyring.ImportPlan) error {
-	r.imp = begun
-	again := !plan.MaterialExpiresAt.Equal(begun.Plan.MaterialExpiresAt)
-	imp, err := r.Keyring.UpdateImport(begun.Name, func(i *keyring.Import) {
-		i.Plan = plan
-		if step := i.Step(stepImport); again && step != nil {
-			step.Done = time.Time{}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	r.imp = imp
-	return r.recordPlan(ctx, audit.ImportResume)
+	fault.Point("import/open/before")
+	err := r.Keyring.BeginImport(imp)
+	fault.Point("import/open/after")
+	return err
 }
 
 func (r *run) recordPlan(ctx context.Context, action string) error {
-	details := map[string]string{
-		audit.DetailHSMKeyID: string(r.imp.HSMKeyID), audit.DetailImportID: r.imp.ID,
-		audit.DetailEndpoint: r.Endpoint.URL, audit.DetailAlgorithm: string(r.imp.Plan.WrappingAlgorithm),
+	for _, region := range r.imp.RegionNames() {
+		endpoint, err := r.Endpoints.In(region)
+		if err != nil {
+			return err
+		}
+		details := map[string]string{
+			audit.DetailHSMKeyID: string(r.imp.HSMKeyID), audit.DetailImportID: r.imp.ID, audit.DetailRegion: region,
+			audit.DetailEndpoint: endpoint.URL, audit.DetailAlgorithm: string(r.imp.In(region).WrappingAlgorithm),
+			audit.DetailKind: string(r.imp.Kind),
+		}
+		if !endpoint.Genuine {
+			details[audit.DetailForeign] = "true"
+		}
+		err = r.Record(ctx, audit.Event{
+			Action: action, Outcome: audit.Allowed, Key: r.imp.Name, KeyID: r.imp.In(region).KeyID,
+			Backend: r.imp.Plan.Backend, Details: details,
+		})
+		if err != nil {
+			return err
+		}
 	}
-	if !r.Endpoint.Genuine {
-		details[audit.DetailForeign] = "true"
-	}
-	return r.Record(ctx, audit.Event{
-		Action: action, Outcome: audit.Allowed, Key: r.imp.Name, KeyID: r.imp.KeyID, Backend: r.imp.Plan.Backend, Details: details,
-	})
+	return nil
 }
 
-// journaled runs a step between its two journal entries.
-func (r *run) journaled(ctx context.Context, name string, f stepFunc) error {
-	return r.step(name, func() (string, error) {
+// journaled runs a step between its two journal entries, unless it was done.
+// Around each entry a fault may be injected.
+func (r *run) journaled(ctx context.Context, region string, s step) error {
+	if r.imp.Completed(region, s.doneBy) {
+		r.report(Progress{Step: s.name, Region: region, State: Skipped})
+		return nil
+	}
+	point := func(where string) { fault.Point("import/" + s.name + "/" + where) }
+	return r.step(region, s.name, func() (string, error) {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		earlier := r.imp.Step(name)
-		imp, err := r.Keyring.BeginStep(r.imp.Name, name, r.Now().UTC())
+		earlier := r.imp.Step(region, s.name)
+		point("before-begin")
+		imp, err := r.Keyring.BeginStep(r.imp.Name, region, s.name, r.Now().UTC())
+		point("after-begin")
 		if err != nil {
 			return "", err
 		}
 		r.imp = imp
-		detail, found, err := f(r, ctx, earlier)
+		detail, found, err := s.run(r, ctx, earlier)
 		if err != nil {
 			return "", err
 		}
 		if found == nil {
 			found = func(*keyring.Import) {}
 		}
-		imp, err = r.Keyring.EndStep(r.imp.Name, name, r.Now().UTC(), found)
+		point("before-end")
+		imp, err = r.Keyring.EndStep(r.imp.Name, region, s.name, r.Now().UTC(), found)
+		point("after-end")
 		if err != nil {
 			return "", err
 		}
@@ -167,18 +219,13 @@ func (r *run) journaled(ctx context.Context, name string, f stepFunc) error {
 	})
 }
 
-// key is what the finished journal says.
-func (r *run) key() *keyring.Key {
-	imp := r.imp
-	return &keyring.Key{
-		Name: imp.Name, Backend: imp.Plan.Backend, Alias: imp.Plan.Alias, Description: imp.Plan.Description,
-		CreatedAt: imp.StartedAt,
-		CMKs: []keyring.CMK{{
-			KeyID: imp.KeyID, ARN: imp.ARN, Region: imp.Plan.Region,
-			HSMKeyID: imp.HSMKeyID, CheckValue: imp.CheckValue, WrappingAlgorithm: imp.Plan.WrappingAlgorithm,
-			MaterialExpiresAt: imp.Plan.MaterialExpiresAt, State: kmsapi.Enabled, CreatedAt: imp.CreatedAt,
-		}},
-	}
+// here is the journal of the region whose turn it is.
+func (r *run) here() *keyring.RegionImport { return r.imp.In(r.endpoint.Region) }
+
+// note is found for what belongs to the region whose turn it is.
+func (r *run) note(change func(*keyring.RegionImport)) func(*keyring.Import) {
+	region := r.endpoint.Region
+	return func(i *keyring.Import) { change(i.In(region)) }
 }
 
 func expiryText(t time.Time) string {
@@ -188,8 +235,10 @@ func expiryText(t time.Time) string {
 	return "material expires " + t.UTC().Format(time.RFC3339)
 }
 
-// fingerprint is the SHA-256 of a DER SubjectPublicKeyInfo.
-func fingerprint(spki []byte) string {
-	sum := sha256.Sum256(spki)
-	return hex.EncodeToString(sum[:])
+// usable refuses a key that cannot be imported.
+func usable(key *hsm.Key) error {
+	if !key.Sensitive || !key.Extractable || key.Bits != 256 {
+		return hsm.Errorf(hsm.Corrupt, "the HSM key is not AES-256, sensitive and extractable: %+v", *key)
+	}
+	return nil
 }

@@ -2,6 +2,8 @@ package importer
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -24,15 +26,23 @@ func (r *run) generate(ctx context.Context, _ *keyring.ImportStep) (string, func
 	if err != nil {
 		return "", nil, err
 	}
-	if !key.Sensitive || !key.Extractable || key.Bits != 256 {
-		return "", nil, hsm.Errorf(hsm.Corrupt, "the HSM made a key that is not AES-256, sensitive and extractable: %+v", *key)
+	if err := usable(key); err != nil {
+		return "", nil, err
 	}
 	kcv, err := token.CheckValue(ctx, r.imp.HSMKeyID)
 	if err != nil {
 		return "", nil, err
 	}
+	info, err := token.Describe(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	birth := &keyring.Birth{
+		At: r.Now().UTC(), Backend: r.imp.Plan.Backend, Device: keyring.DeviceOf(info),
+		HSMKeyID: r.imp.HSMKeyID, CheckValue: kcv.String(), Attributes: keyring.AttributesOf(key),
+	}
 	return fmt.Sprintf("HSM key %s, check value %s", r.imp.HSMKeyID, kcv),
-		func(i *keyring.Import) { i.CheckValue = kcv.String() }, nil
+		func(i *keyring.Import) { i.CheckValue, i.Birth = kcv.String(), birth }, nil
 }
 
 // create makes the CMK. CreateKey is not idempotent and an orphan costs money
@@ -44,14 +54,14 @@ func (r *run) create(ctx context.Context, earlier *keyring.ImportStep) (string, 
 			return "", nil, err
 		}
 		if cmk != nil {
-			return "found CMK " + cmk.KeyID + " of an earlier attempt", adopt(cmk), nil
+			return "found CMK " + cmk.KeyID + " of an earlier attempt", r.adopt(cmk), nil
 		}
 	}
 	cmk, err := r.createCMK(ctx)
 	if err != nil {
 		return "", nil, err
 	}
-	return "CMK " + cmk.KeyID, adopt(cmk), nil
+	return "CMK " + cmk.KeyID, r.adopt(cmk), nil
 }
 
 // createTimeout is how long CreateKey may take, and createGrace how long after
@@ -67,18 +77,32 @@ const (
 func (r *run) createCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
-	cmk, err := r.Endpoint.KMS.CreateKey(ctx, kmsapi.CreateKeyRequest{
+	cmk, err := r.endpoint.KMS.CreateKey(ctx, kmsapi.CreateKeyRequest{
 		Origin: kmsapi.OriginExternal, KeySpec: kmsapi.KeySpecAES256, KeyUsage: kmsapi.UsageEncrypt,
-		Description: r.imp.Plan.Description, Tags: r.tags(),
+		Description: r.imp.Plan.Description, InstanceID: r.endpoint.InstanceID, Tags: r.tags(),
 	})
 	if err == nil {
 		return cmk, checkCMK(cmk)
 	}
 	if e, ok := errors.AsType[*kmsapi.Error](err); ok && !e.OutcomeUnknown() {
-		_, withdrawn := r.Keyring.WithdrawStep(r.imp.Name, stepCreate)
-		err = errors.Join(err, withdrawn)
+		_, withdrawn := r.Keyring.WithdrawStep(r.imp.Name, r.endpoint.Region, stepCreate)
+		err = errors.Join(explainLimit(e), withdrawn)
 	}
 	return nil, err
+}
+
+// explainLimit adds what to do about the number of CMKs, which KMS limits to one
+// default CMK of an account in a region (KMS 3.0); more need a KMS instance.
+func explainLimit(e *kmsapi.Error) error {
+	if e.Code != kmsapi.CodeLimitExceeded && e.Code != kmsapi.CodeShareLimitExceeded {
+		return e
+	}
+	f := *failure.From(e)
+	f.Kind, f.Reason = failure.WrongState, "CMK_LIMIT"
+	f.Message += ": the account may have no further default CMK in this region"
+	f.Hint = "KMS 3.0 gives one default CMK to an account and region: buy a KMS instance and name it as instance_id in [kms], or delete a CMK that is not needed"
+	f.Err = e
+	return &f
 }
 
 // awaitCMK looks for the CMK of an attempt that began at started, until it can no
@@ -100,8 +124,8 @@ func (r *run) awaitCMK(ctx context.Context, started time.Time) (*kmsapi.KeyMetad
 	}
 }
 
-func adopt(cmk *kmsapi.KeyMetadata) func(*keyring.Import) {
-	return func(i *keyring.Import) { i.KeyID, i.ARN, i.CreatedAt = cmk.KeyID, cmk.ARN, cmk.CreatedAt.UTC() }
+func (r *run) adopt(cmk *kmsapi.KeyMetadata) func(*keyring.Import) {
+	return r.note(func(i *keyring.RegionImport) { i.KeyID, i.ARN, i.CreatedAt = cmk.KeyID, cmk.ARN, cmk.CreatedAt.UTC() })
 }
 
 func checkCMK(cmk *kmsapi.KeyMetadata) error {
@@ -124,7 +148,7 @@ func (r *run) findCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
 	var ids []string
 	req := kmsapi.ListTagResourcesRequest{Tags: r.tags()}
 	for {
-		page, err := r.Endpoint.KMS.ListTagResources(ctx, req)
+		page, err := r.endpoint.KMS.ListTagResources(ctx, req)
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +162,7 @@ func (r *run) findCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
 	case 0:
 		return nil, nil
 	case 1:
-		cmk, err := r.Endpoint.KMS.DescribeKey(ctx, ids[0])
+		cmk, err := r.endpoint.KMS.DescribeKey(ctx, ids[0])
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +176,7 @@ func (r *run) findCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
 // parameters fetches a wrapping key. Only what is fetched here, in this
 // process, is ever wrapped under.
 func (r *run) parameters(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
-	params, err := r.fetchParameters(ctx, r.imp.KeyID, r.imp.Plan.WrappingAlgorithm)
+	params, err := fetchParameters(ctx, r.endpoint.KMS, r.here().KeyID, r.here().WrappingAlgorithm)
 	if err != nil {
 		return "", nil, err
 	}
@@ -160,8 +184,8 @@ func (r *run) parameters(ctx context.Context, _ *keyring.ImportStep) (string, fu
 	return "wrapping key " + fingerprint(params.PublicKey)[:16] + ", token until " + params.ExpiresAt.UTC().Format(time.RFC3339), nil, nil
 }
 
-func (i *Importer) fetchParameters(ctx context.Context, keyID string, algorithm hsm.WrappingAlgorithm) (*kmsapi.ImportParameters, error) {
-	params, err := i.Endpoint.KMS.GetParametersForImport(ctx, kmsapi.ImportParametersRequest{
+func fetchParameters(ctx context.Context, kms kmsapi.KMS, keyID string, algorithm hsm.WrappingAlgorithm) (*kmsapi.ImportParameters, error) {
+	params, err := kms.GetParametersForImport(ctx, kmsapi.ImportParametersRequest{
 		KeyID: keyID, WrappingAlgorithm: string(algorithm), WrappingKeySpec: kmsapi.WrappingRSA2048,
 	})
 	if err != nil {
@@ -174,73 +198,99 @@ func (i *Importer) fetchParameters(ctx context.Context, keyID string, algorithm 
 	return params, nil
 }
 
-// wrap has the HSM encrypt the key. It is the only way in which key material
-// leaves the HSM, so it is on record before it happens.
+// wrap has the HSM encrypt the key.
 func (r *run) wrap(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
-	wrapped, err := r.export(ctx, r.imp.Name, r.backend, r.imp.Plan.Backend, hsm.WrapRequest{
-		Key: r.imp.HSMKeyID, Algorithm: r.imp.Plan.WrappingAlgorithm, PublicKey: r.params.PublicKey,
-	}, r.imp.KeyID)
+	wrapped, export, err := r.export(ctx, r.imp.Name, r.imp.Plan.Backend, r.here().KeyID, hsm.WrapRequest{
+		Key: r.imp.HSMKeyID, Algorithm: r.here().WrappingAlgorithm, PublicKey: r.params.PublicKey,
+	})
 	if err != nil {
 		return "", nil, err
 	}
 	r.wrapped = wrapped
-	return fmt.Sprintf("%d bytes, %s", len(wrapped), r.imp.Plan.WrappingAlgorithm), nil, nil
+	return fmt.Sprintf("%d bytes, %s", len(wrapped), export.WrappingAlgorithm),
+		r.note(func(i *keyring.RegionImport) { i.Exports = append(i.Exports, *export) }), nil
 }
 
-func (i *Importer) export(ctx context.Context, name string, backend Backend, backendName string, req hsm.WrapRequest, keyID string) ([]byte, error) {
+// export is the only way in which key material leaves the HSM, so it is on record
+// before it happens.
+func (r *run) export(ctx context.Context, name, backend, keyID string, req hsm.WrapRequest) ([]byte, *keyring.Export, error) {
+	export := &keyring.Export{
+		At: r.Now().UTC(), HSMKeyID: req.Key, Region: r.endpoint.Region, KeyID: keyID, Endpoint: r.endpoint.URL,
+		WrappingAlgorithm: req.Algorithm, WrappingKeySHA256: fingerprint(req.PublicKey), Parameters: r.params.RequestID,
+	}
 	event := audit.Event{
-		Action: audit.KeyExport, Outcome: audit.Allowed, Key: name, KeyID: keyID, Backend: backendName,
+		Action: audit.KeyExport, Outcome: audit.Allowed, Key: name, KeyID: keyID, Backend: backend,
 		Details: map[string]string{
-			audit.DetailHSMKeyID: string(req.Key), audit.DetailAlgorithm: string(req.Algorithm),
-			audit.DetailWrappingKey: fingerprint(req.PublicKey), audit.DetailEndpoint: i.Endpoint.URL,
+			audit.DetailHSMKeyID: string(req.Key), audit.DetailAlgorithm: string(req.Algorithm), audit.DetailRegion: export.Region,
+			audit.DetailWrappingKey: export.WrappingKeySHA256, audit.DetailEndpoint: export.Endpoint,
 		},
 	}
-	if err := i.Record(ctx, event); err != nil {
-		return nil, err
+	if err := r.Record(ctx, event); err != nil {
+		return nil, nil, err
 	}
-	wrapped, err := backend.Token.Wrap(ctx, req)
+	wrapped, err := r.backend.Token.Wrap(ctx, req)
 	if err != nil {
 		event.Outcome, event.Reason = audit.Failed, failure.From(err).Reason
-		return nil, errors.Join(err, i.Record(context.WithoutCancel(ctx), event))
+		return nil, nil, errors.Join(err, r.Record(context.WithoutCancel(ctx), event))
 	}
-	return wrapped, nil
+	return wrapped, export, nil
 }
 
 func (r *run) importMaterial(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
-	ack, err := r.Endpoint.KMS.ImportKeyMaterial(ctx, kmsapi.ImportKeyMaterialRequest{
-		KeyID: r.imp.KeyID, EncryptedKeyMaterial: r.wrapped, ImportToken: r.params.ImportToken,
+	ack, err := r.endpoint.KMS.ImportKeyMaterial(ctx, kmsapi.ImportKeyMaterialRequest{
+		KeyID: r.here().KeyID, EncryptedKeyMaterial: r.wrapped, ImportToken: r.params.ImportToken,
 		ExpiresAt: r.imp.Plan.MaterialExpiresAt,
 	})
 	if err != nil {
 		return "", nil, err
 	}
-	return "request " + ack.RequestID, nil, nil
+	return "request " + ack.RequestID, r.note(func(i *keyring.RegionImport) {
+		if n := len(i.Exports); n > 0 {
+			i.Exports[n-1].Imported = ack.RequestID
+		}
+	}), nil
 }
 
 func (r *run) verify(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
-	if err := r.roundTrip(ctx, r.imp.KeyID); err != nil {
+	if err := roundTrip(ctx, r.endpoint.KMS, r.here().KeyID); err != nil {
 		return "", nil, err
 	}
 	return "Enabled; a round trip through KMS came back equal", nil, nil
 }
 
-// alias names the CMK. An alias that an earlier attempt set is left as it is.
-func (r *run) alias(ctx context.Context, earlier *keyring.ImportStep) (string, func(*keyring.Import), error) {
-	alias := r.imp.Plan.Alias
+// alias names the CMK, and takes the name from the CMK before it on a rotation.
+func (r *run) alias(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
+	alias, keyID := r.imp.Plan.Alias, r.here().KeyID
 	if alias == "" {
 		return "none asked for", nil, nil
 	}
-	if earlier != nil {
-		owner, err := r.aliasOwner(ctx, alias)
-		if err != nil {
-			return "", nil, err
-		}
-		if owner == r.imp.KeyID {
-			return alias + " was set by an earlier attempt", nil, nil
-		}
-	}
-	if _, err := r.Endpoint.KMS.CreateAlias(ctx, r.imp.KeyID, alias); err != nil {
+	owner, err := aliasOwner(ctx, r.endpoint.KMS, alias)
+	if err != nil {
 		return "", nil, err
 	}
-	return alias, nil, nil
+	if err := r.mayTakeAlias(r.imp, r.endpoint.Region, owner); err != nil {
+		return "", nil, err
+	}
+	switch owner {
+	case keyID:
+		return alias + " was set by an earlier attempt", nil, nil
+	case "":
+		_, err = r.endpoint.KMS.CreateAlias(ctx, keyID, alias)
+		if e, ok := errors.AsType[*kmsapi.Error](err); ok && e.OutcomeUnknown() {
+			// KMS refuses an alias that exists, so it is not tried again but looked for.
+			if owner, lookErr := aliasOwner(ctx, r.endpoint.KMS, alias); lookErr == nil && owner == keyID {
+				err = nil
+			}
+		}
+		return alias, nil, err
+	default:
+		_, err = r.endpoint.KMS.UpdateAlias(ctx, keyID, alias)
+		return alias + ", before of CMK " + owner, nil, err
+	}
+}
+
+// fingerprint is the SHA-256 of a DER SubjectPublicKeyInfo.
+func fingerprint(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
 }

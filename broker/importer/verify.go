@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"fmt"
 
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -17,8 +17,8 @@ func verifyContext() map[string]string { return map[string]string{"kmsbroker.pur
 
 // roundTrip proves that a CMK is Enabled, encrypts and decrypts. It does not
 // prove whose material the CMK holds.
-func (i *Importer) roundTrip(ctx context.Context, keyID string) error {
-	cmk, err := i.Endpoint.KMS.DescribeKey(ctx, keyID)
+func roundTrip(ctx context.Context, kms kmsapi.KMS, keyID string) error {
+	cmk, err := kms.DescribeKey(ctx, keyID)
 	if err != nil {
 		return err
 	}
@@ -27,11 +27,11 @@ func (i *Importer) roundTrip(ctx context.Context, keyID string) error {
 	}
 	var sent [32]byte
 	rand.Read(sent[:])
-	encrypted, err := i.Endpoint.KMS.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: keyID, Plaintext: sent[:], Context: verifyContext()})
+	encrypted, err := kms.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: keyID, Plaintext: sent[:], Context: verifyContext()})
 	if err != nil {
 		return err
 	}
-	decrypted, err := i.Endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: encrypted.CiphertextBlob, Context: verifyContext()})
+	decrypted, err := kms.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: encrypted.CiphertextBlob, Context: verifyContext()})
 	if err != nil {
 		return err
 	}
@@ -44,26 +44,60 @@ func (i *Importer) roundTrip(ctx context.Context, keyID string) error {
 // Check is one thing that Verify looked at.
 type Check struct {
 	Name   string
+	Region string // empty: of the HSM key
 	Passed bool
 	Detail string // what was done and what it proves, or why it failed
 }
 
-// Verify looks at a key from both ends: a round trip through KMS, and the HSM
-// key's attributes and check value. A failed check is not an error.
+// Verify looks at a key from both ends: a round trip through the KMS of each
+// region, and the HSM key's attributes and check value. A failed check is not an
+// error.
 func (i *Importer) Verify(ctx context.Context, key *keyring.Key) ([]Check, error) {
+	var checks []Check
+	for _, cmk := range key.CurrentCMKs() {
+		endpoint, err := i.Endpoints.In(cmk.Region)
+		if err != nil {
+			return nil, err
+		}
+		c := check("round trip", "KMS encrypted and decrypted with CMK "+cmk.KeyID+"; says nothing about whose material it holds",
+			roundTrip(ctx, endpoint.KMS, cmk.KeyID))
+		c.Region = cmk.Region
+		checks = append(checks, c)
+	}
+	cmk := key.Current()
+	if cmk.HSMKeyID == "" {
+		return checks, nil
+	}
 	backend, err := i.Backend(key.Backend)
 	if err != nil {
 		return nil, err
 	}
-	cmk := key.Current()
-	return []Check{
-		check("round trip", "KMS encrypted and decrypted with CMK "+cmk.KeyID+"; says nothing about whose material it holds",
-			i.roundTrip(ctx, cmk.KeyID)),
-		check("hsm key", "present, AES-256, sensitive, extractable under a wrapping key, generated inside the HSM",
-			checkAttributes(ctx, backend, cmk)),
+	return append(checks,
+		check("hsm key", "present, AES-256, sensitive, generated inside the HSM", checkAttributes(ctx, backend, cmk)),
 		check("check value", "the HSM's check value is the recorded "+cmk.CheckValue+"; a difference would prove another key, equality proves little",
-			checkKCV(ctx, backend, cmk)),
-	}, nil
+			checkKCV(ctx, backend, cmk.HSMKeyID, cmk.CheckValue)),
+	), nil
+}
+
+// MaterialCheck is what an import of the same material, which ended with err,
+// says.
+func MaterialCheck(key *keyring.Key, err error) Check {
+	return check("material", "KMS accepted the material of HSM key "+string(key.Current().HSMKeyID)+
+		" again, and it accepts only identical material: the service's own statement of equality", err)
+}
+
+// CheckMaterial refuses an HSM key that cannot be imported and returns its check
+// value.
+func CheckMaterial(ctx context.Context, backend Backend, id hsm.KeyID) (string, error) {
+	key, err := backend.Token.Key(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if err := usable(key); err != nil {
+		return "", err
+	}
+	kcv, err := backend.Token.CheckValue(ctx, id)
+	return kcv.String(), err
 }
 
 func check(name, proves string, err error) Check {
@@ -78,30 +112,25 @@ func checkAttributes(ctx context.Context, backend Backend, cmk *keyring.CMK) err
 	if err != nil {
 		return err
 	}
-	if key.Type != "AES" || key.Bits != 256 || !key.Sensitive || !key.Extractable || !key.Local {
+	if key.Type != "AES" || key.Bits != 256 || !key.Sensitive || !key.Local {
 		return failure.New(failure.WrongState, "HSM_KEY_ATTRIBUTES",
-			"HSM key %s is %s-%d, sensitive %v, extractable %v, local %v",
-			cmk.HSMKeyID, key.Type, key.Bits, key.Sensitive, key.Extractable, key.Local)
+			"HSM key %s is %s-%d, sensitive %v, local %v",
+			cmk.HSMKeyID, key.Type, key.Bits, key.Sensitive, key.Local)
 	}
 	return nil
 }
 
-// checkKCV refuses an HSM key that is certainly not the CMK's material. KMS
+// checkKCV refuses an HSM key that is certainly not the CMKs' material. KMS
 // would refuse it too, but only after it was sent.
-func checkKCV(ctx context.Context, backend Backend, cmk *keyring.CMK) error {
-	kcv, err := backend.Token.CheckValue(ctx, cmk.HSMKeyID)
+func checkKCV(ctx context.Context, backend Backend, id hsm.KeyID, recorded string) error {
+	kcv, err := backend.Token.CheckValue(ctx, id)
 	if err != nil {
 		return err
 	}
-	if kcv.String() != cmk.CheckValue {
+	if kcv.String() != recorded {
 		return failure.New(failure.WrongState, "CHECK_VALUE",
-			"HSM key %s has check value %s, the material of CMK %s had %s: it is another key",
-			cmk.HSMKeyID, kcv, cmk.KeyID, cmk.CheckValue).
+			"HSM key %s has check value %s, the imported material had %s: it is another key", id, kcv, recorded).
 			WithHint("KMS accepts only identical material; restore the HSM key from the HSM's own backup")
 	}
 	return nil
-}
-
-func verifySummary(cmk *keyring.CMK) string {
-	return fmt.Sprintf("KMS accepted the material of HSM key %s again: it is identical to the first import", cmk.HSMKeyID)
 }

@@ -199,6 +199,43 @@ func (k *Keyring) ByCMK(keyID string) (*Key, bool) {
 	return key.clone(), true
 }
 
+// Add stores a key that was made elsewhere. WrongState: its name or one of its
+// CMKs is taken.
+func (k *Keyring) Add(key *Key) error {
+	return k.write(func(tx *bbolt.Tx, next *snapshot) error {
+		if next.keys[key.Name] != nil || next.imports[key.Name] != nil {
+			return failure.New(failure.WrongState, "KEY_EXISTS", "the name %q is taken", key.Name).
+				WithHint("choose another name, or see `kmsbrokerctl key list`")
+		}
+		for _, cmk := range key.CMKs {
+			if owner := next.byCMK[cmk.KeyID]; owner != nil {
+				return failure.New(failure.WrongState, "CMK_TAKEN", "CMK %s belongs to key %q already", cmk.KeyID, owner.Name)
+			}
+		}
+		next.setKey(key.clone())
+		return put(tx, keysBucket, key.Name, key)
+	})
+}
+
+// Forget removes a key. Its CMKs and HSM keys stay where they are.
+func (k *Keyring) Forget(name string) error {
+	return k.write(func(tx *bbolt.Tx, next *snapshot) error {
+		key := next.keys[name]
+		switch {
+		case key == nil:
+			return notFound(name)
+		case next.imports[name] != nil:
+			return failure.New(failure.WrongState, "IMPORT_UNFINISHED", "an import of %q is unfinished", name).
+				WithHint("finish it, or give it up with `kmsbrokerctl key abandon %s`", name)
+		}
+		delete(next.keys, name)
+		for _, cmk := range key.CMKs {
+			delete(next.byCMK, cmk.KeyID)
+		}
+		return tx.Bucket(keysBucket).Delete([]byte(name))
+	})
+}
+
 // Update changes a key and stores it. An error of change stores nothing.
 func (k *Keyring) Update(name string, change func(*Key) error) (*Key, error) {
 	var key *Key

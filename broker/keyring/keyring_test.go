@@ -28,12 +28,15 @@ func open(t *testing.T, dir string) *Keyring {
 // finished puts a key into the registry the way an import does.
 func finished(t *testing.T, k *Keyring, name, cmk string) *Key {
 	t.Helper()
-	imp := &Import{ID: "i-" + name, Name: name, HSMKeyID: hsm.NewKeyID()}
+	imp := &Import{
+		ID: "i-" + name, Name: name, Kind: NewKey, HSMKeyID: hsm.NewKeyID(),
+		Regions: []RegionImport{{Region: "r1", KeyID: cmk}},
+	}
 	if err := k.BeginImport(imp); err != nil {
 		t.Fatal(err)
 	}
-	key := &Key{Name: name, Backend: "b", CMKs: []CMK{{KeyID: cmk, HSMKeyID: imp.HSMKeyID}}}
-	if err := k.FinishImport(name, key); err != nil {
+	key, err := k.FinishRegion(name, "r1")
+	if err != nil {
 		t.Fatal(err)
 	}
 	return key
@@ -44,17 +47,17 @@ func TestSurvivesReopening(t *testing.T) {
 	k := open(t, dir)
 	id := k.InstanceID()
 	want := finished(t, k, "payments", "cmk-1")
-	if err := k.BeginImport(&Import{ID: "i2", Name: "logs"}); err != nil {
+	if err := k.BeginImport(&Import{ID: "i2", Name: "logs", Kind: NewKey, Regions: []RegionImport{{Region: "r1"}}}); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if _, err := k.BeginStep("logs", "generate", now); err != nil {
+	if _, err := k.BeginStep("logs", "", "generate", now); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.EndStep("logs", "generate", now, func(i *Import) { i.CheckValue = "a1b2c3" }); err != nil {
+	if _, err := k.EndStep("logs", "", "generate", now, func(i *Import) { i.CheckValue = "a1b2c3" }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.BeginStep("logs", "create", now); err != nil {
+	if _, err := k.BeginStep("logs", "r1", "create", now); err != nil {
 		t.Fatal(err)
 	}
 	k.Close()
@@ -71,7 +74,7 @@ func TestSurvivesReopening(t *testing.T) {
 		t.Errorf("ByCMK = %v, %v", owner, ok)
 	}
 	imp, ok := k.Import("logs")
-	if !ok || !imp.Completed("generate") || imp.CheckValue != "a1b2c3" || imp.Completed("create") || !imp.Begun("create") {
+	if !ok || !imp.Completed("", "generate") || imp.CheckValue != "a1b2c3" || imp.Completed("r1", "create") || !imp.Begun("r1", "create") {
 		t.Errorf("journal = %+v", imp)
 	}
 	if info, err := os.Stat(filepath.Join(dir, FileName)); err != nil || info.Mode().Perm() != 0o600 {
@@ -82,13 +85,15 @@ func TestSurvivesReopening(t *testing.T) {
 func TestOneNameOneKey(t *testing.T) {
 	k := open(t, t.TempDir())
 	finished(t, k, "payments", "cmk-1")
-	if err := k.BeginImport(&Import{Name: "payments"}); failure.KindOf(err) != failure.WrongState {
+	if err := k.BeginImport(&Import{Name: "payments", Kind: NewKey, Regions: []RegionImport{{Region: "r1"}}}); failure.KindOf(err) != failure.WrongState {
 		t.Errorf("import over a key: %v", err)
 	}
 	var wg sync.WaitGroup
 	won := make(chan error, 20)
 	for range cap(won) {
-		wg.Go(func() { won <- k.BeginImport(&Import{Name: "logs"}) })
+		wg.Go(func() {
+			won <- k.BeginImport(&Import{Name: "logs", Kind: NewKey, Regions: []RegionImport{{Region: "r1"}}})
+		})
 	}
 	wg.Wait()
 	close(won)

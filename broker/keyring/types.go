@@ -12,15 +12,25 @@ import (
 
 // Key is a name bound to the CMKs that it stands for and to the HSM keys that
 // are their material.
+//
+// A generation is one HSM key and the CMKs that hold it as their material, one in
+// each region of the key. Rotation adds a generation.
 type Key struct {
 	Name        string    `json:"name"`
-	Backend     string    `json:"backend"`
-	Alias       string    `json:"alias,omitempty"` // with its prefix
+	Backend     string    `json:"backend,omitempty"` // empty: adopted without an HSM key
+	Region      string    `json:"region"`            // the home region
+	Alias       string    `json:"alias,omitempty"`   // with its prefix
 	Description string    `json:"description,omitempty"`
 	CreatedAt   time.Time `json:"created_at"`
-	// CMKs of all generations, oldest first. Old ones stay, because KMS finds
-	// the CMK of a ciphertext by itself and old ciphertexts must stay readable.
+	Renewal     Renewal   `json:"renewal,omitzero"`
+	// CMKs of all generations and regions, oldest first. Old ones stay, because
+	// KMS finds the CMK of a ciphertext by itself and old ciphertexts must stay
+	// readable.
 	CMKs []CMK `json:"cmks"`
+	// Births and Exports are the history of the HSM keys: one birth for each
+	// generation, one export for each time that one was wrapped.
+	Births  []Birth  `json:"births,omitempty"`
+	Exports []Export `json:"exports,omitempty"`
 }
 
 // CMK is one customer master key of KMS and the HSM key that is its material.
@@ -28,20 +38,77 @@ type CMK struct {
 	KeyID             string                `json:"key_id"`
 	ARN               string                `json:"arn"`
 	Region            string                `json:"region"`
-	HSMKeyID          hsm.KeyID             `json:"hsm_key_id"`
-	CheckValue        string                `json:"check_value"`
-	WrappingAlgorithm hsm.WrappingAlgorithm `json:"wrapping_algorithm"`
+	HSMKeyID          hsm.KeyID             `json:"hsm_key_id,omitempty"`
+	CheckValue        string                `json:"check_value,omitempty"`
+	WrappingAlgorithm hsm.WrappingAlgorithm `json:"wrapping_algorithm,omitempty"`
 	MaterialExpiresAt time.Time             `json:"material_expires_at,omitzero"`
 	State             kmsapi.KeyState       `json:"state"` // as KMS last reported it
 	CreatedAt         time.Time             `json:"created_at"`
+	Renewed           RenewalOutcome        `json:"renewed,omitzero"`
+	// SealedAt is when the HSM key was made unextractable for ever.
+	SealedAt time.Time `json:"sealed_at,omitzero"`
 }
 
-// Current is the CMK that new data is encrypted with.
-func (k *Key) Current() *CMK { return &k.CMKs[len(k.CMKs)-1] }
+// Renewal says that the daemon imports expiring material again ahead of time.
+type Renewal struct {
+	Ahead    time.Duration `json:"ahead"`    // before the expiry
+	Lifetime time.Duration `json:"lifetime"` // of the material after it
+}
 
-// Has reports whether the CMK belongs to the key, in any generation.
-func (k *Key) Has(keyID string) bool {
-	return slices.ContainsFunc(k.CMKs, func(c CMK) bool { return c.KeyID == keyID })
+// RenewalOutcome is how the daemon's last attempt at it went.
+type RenewalOutcome struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error,omitempty"`
+}
+
+// Current is the CMK of the home region that new data is encrypted with.
+func (k *Key) Current() *CMK {
+	cmk, ok := k.CurrentIn(k.Region)
+	if !ok {
+		return &k.CMKs[len(k.CMKs)-1]
+	}
+	return cmk
+}
+
+// CurrentIn is the CMK of a region that new data is encrypted with.
+func (k *Key) CurrentIn(region string) (*CMK, bool) {
+	for i, cmk := range slices.Backward(k.CMKs) {
+		if cmk.Region == region {
+			return &k.CMKs[i], true
+		}
+	}
+	return nil, false
+}
+
+// Regions of the key, the home region first.
+func (k *Key) Regions() []string {
+	regions := []string{k.Region}
+	for _, cmk := range k.CMKs {
+		if !slices.Contains(regions, cmk.Region) {
+			regions = append(regions, cmk.Region)
+		}
+	}
+	return regions
+}
+
+// CurrentCMKs are those that new data is encrypted with, one for each region.
+func (k *Key) CurrentCMKs() []*CMK {
+	var current []*CMK
+	for _, region := range k.Regions() {
+		if cmk, ok := k.CurrentIn(region); ok {
+			current = append(current, cmk)
+		}
+	}
+	return current
+}
+
+// CMK returns the CMK of that ID, of any generation.
+func (k *Key) CMK(keyID string) (*CMK, bool) {
+	i := slices.IndexFunc(k.CMKs, func(c CMK) bool { return c.KeyID == keyID })
+	if i < 0 {
+		return nil, false
+	}
+	return &k.CMKs[i], true
 }
 
 // UsesHSMKey reports whether the HSM key is the material of one of the CMKs.
@@ -52,76 +119,7 @@ func (k *Key) UsesHSMKey(backend string, id hsm.KeyID) bool {
 
 func (k *Key) clone() *Key {
 	c := *k
-	c.CMKs = slices.Clone(k.CMKs)
-	return &c
-}
-
-// Import is the journal of an import that has not ended.
-type Import struct {
-	ID        string     `json:"id"` // tag on the CMK, so that it can be found again
-	Name      string     `json:"name"`
-	Plan      ImportPlan `json:"plan"`
-	StartedAt time.Time  `json:"started_at"`
-	// HSMKeyID is chosen before the HSM is asked for the first time.
-	HSMKeyID   hsm.KeyID    `json:"hsm_key_id"`
-	CheckValue string       `json:"check_value,omitempty"`
-	KeyID      string       `json:"key_id,omitempty"` // the CMK
-	ARN        string       `json:"arn,omitempty"`
-	CreatedAt  time.Time    `json:"created_at,omitzero"`
-	Steps      []ImportStep `json:"steps"`
-}
-
-// ImportPlan is what the administrator asked for and what was made of it.
-type ImportPlan struct {
-	Backend           string                `json:"backend"`
-	Region            string                `json:"region"`
-	Alias             string                `json:"alias,omitempty"`
-	Description       string                `json:"description,omitempty"`
-	WrappingAlgorithm hsm.WrappingAlgorithm `json:"wrapping_algorithm"`
-	MaterialExpiresAt time.Time             `json:"material_expires_at,omitzero"`
-	// How the administrator put it: "auto", "90d".
-	AskedAlgorithm string `json:"asked_algorithm"`
-	AskedExpiry    string `json:"asked_expiry"`
-}
-
-// ImportStep records that a step was begun and, unless it was interrupted, when
-// it ended.
-type ImportStep struct {
-	Name    string    `json:"name"`
-	Started time.Time `json:"started"`
-	Done    time.Time `json:"done,omitzero"`
-}
-
-// Step returns the record of a step, nil before it began.
-func (i *Import) Step(name string) *ImportStep {
-	for n := range i.Steps {
-		if i.Steps[n].Name == name {
-			return &i.Steps[n]
-		}
-	}
-	return nil
-}
-
-// Begun reports whether a step was begun in this or an earlier attempt.
-func (i *Import) Begun(name string) bool { return i.Step(name) != nil }
-
-// Completed reports whether a step ended well.
-func (i *Import) Completed(name string) bool {
-	step := i.Step(name)
-	return step != nil && !step.Done.IsZero()
-}
-
-// LastStep is the name of the step that was begun last.
-func (i *Import) LastStep() string {
-	if len(i.Steps) == 0 {
-		return ""
-	}
-	return i.Steps[len(i.Steps)-1].Name
-}
-
-func (i *Import) clone() *Import {
-	c := *i
-	c.Steps = slices.Clone(i.Steps)
+	c.CMKs, c.Births, c.Exports = slices.Clone(k.CMKs), slices.Clone(k.Births), slices.Clone(k.Exports)
 	return &c
 }
 

@@ -20,13 +20,14 @@ const maxInput = 32 << 10
 
 // cryptoFlags are common to encrypt and decrypt.
 type cryptoFlags struct {
-	key, in, out string
-	context      []string
+	key, region, in, out string
+	context              []string
 }
 
 func (f *cryptoFlags) add(cmd *cobra.Command, keyUsage string) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.key, "key", "", keyUsage)
+	flags.StringVar(&f.region, "region", "", "region of the CMK (default: the key's home region)")
 	flags.StringVar(&f.in, "in", "", "file to read (default: standard input)")
 	flags.StringVar(&f.out, "out", "", "file to write (default: standard output)")
 	flags.StringArrayVar(&f.context, "context", nil, "entry of the encryption context, NAME=VALUE; may be repeated")
@@ -67,7 +68,7 @@ func (c *ctl) encryptCommand() *cobra.Command {
 			}
 			defer clear(plaintext)
 			return c.application(func(app *client.Client) error {
-				sealed, err := app.Encrypt(cmd.Context(), f.key, plaintext, encryptionContext)
+				sealed, err := app.In(f.region).Encrypt(cmd.Context(), f.key, plaintext, encryptionContext)
 				if err != nil {
 					return err
 				}
@@ -98,7 +99,7 @@ func (c *ctl) decryptCommand() *cobra.Command {
 				return err
 			}
 			return c.application(func(app *client.Client) error {
-				opened, err := app.DecryptWith(cmd.Context(), f.key, strings.TrimSpace(string(blob)), encryptionContext)
+				opened, err := app.In(f.region).DecryptWith(cmd.Context(), f.key, strings.TrimSpace(string(blob)), encryptionContext)
 				if err != nil {
 					return err
 				}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,12 +17,12 @@ import (
 
 func (c *ctl) keyCommand() *cobra.Command {
 	return noun("key", "Import and manage keys",
-		c.keyImport(), c.keyAbandon(), c.keyReimport(), c.keyVerify(), c.keyList(),
-		c.keyVerb("show", "Show a key and its present state in KMS", v1.ControlClient.ShowKey),
-		c.keyVerb("enable", "Enable the CMK of a key", v1.ControlClient.EnableKey),
-		c.keyVerb("disable", "Disable the CMK of a key: nothing can be encrypted or decrypted with it", v1.ControlClient.DisableKey),
-		c.keyVerb("cancel-deletion", "Keep a CMK whose deletion was scheduled", v1.ControlClient.CancelKeyDeletion),
-		c.keyDeleteMaterial(), c.keyScheduleDeletion())
+		c.keyImport(), c.keyRotate(), c.keyAddRegion(), c.keyAbandon(), c.keyReimport(), c.keyVerify(), c.keyEvidence(),
+		c.keyList(), c.keyShow(), c.keyDescribe(), c.keyAdopt(), c.keyForget(),
+		c.keyChange("enable", "Enable the CMKs of a key", v1.ControlClient.EnableKey),
+		c.keyChange("disable", "Disable the CMKs of a key: nothing can be encrypted or decrypted with them", v1.ControlClient.DisableKey),
+		c.keyChange("cancel-deletion", "Keep CMKs whose deletion was scheduled", v1.ControlClient.CancelKeyDeletion),
+		c.keyDeleteMaterial(), c.keyScheduleDeletion(), c.keyProtect(), c.keyUnprotect(), c.keyTag(), c.keySetDescription(), c.keySeal())
 }
 
 func (c *ctl) keyList() *cobra.Command {
@@ -34,18 +35,48 @@ func (c *ctl) keyList() *cobra.Command {
 					return err
 				}
 				for _, imp := range answer.GetUnfinished() {
-					fmt.Fprintf(c.stderr, "unfinished import of %s (step %s): `kmsbrokerctl key import %s --backend %s` continues it\n",
-						imp.GetName(), imp.GetLastStep(), imp.GetName(), imp.GetBackend())
+					fmt.Fprintf(c.stderr, "unfinished: %s of %s in %s (step %s): `%s` continues it\n",
+						imp.GetKind(), imp.GetName(), strings.Join(imp.GetRegions(), ", "), imp.GetLastStep(), continueCommand(imp))
 				}
 				if c.output == "json" {
 					return printJSONList(c, answer.GetKeys())
 				}
 				rows := [][]string{{"NAME", "STATE", "KEY ID", "REGION", "BACKEND", "ALIAS", "MATERIAL EXPIRES"}}
 				for _, k := range answer.GetKeys() {
-					rows = append(rows, []string{k.GetName(), k.GetState(), k.GetKeyId(), k.GetRegion(), k.GetBackend(),
+					rows = append(rows, []string{k.GetName(), k.GetState(), k.GetKeyId(), regionsOf(k), orDash(k.GetBackend()),
 						orDash(k.GetAlias()), timeText(k.GetMaterialExpiresAt(), "never")})
 				}
 				return c.table(rows)
+			})
+		},
+	}
+}
+
+// regionsOf lists the regions in which a key encrypts, the home region first.
+func regionsOf(k *v1.Key) string {
+	regions := []string{k.GetRegion()}
+	for _, cmk := range k.GetCmks() {
+		if cmk.GetCurrent() && cmk.GetRegion() != k.GetRegion() {
+			regions = append(regions, cmk.GetRegion())
+		}
+	}
+	return strings.Join(regions, ", ")
+}
+
+func continueCommand(imp *v1.UnfinishedImport) string {
+	command := "kmsbrokerctl key " + imp.GetKind() + " " + imp.GetName()
+	if imp.GetKind() == "import" {
+		command += " --backend " + imp.GetBackend()
+	}
+	return command
+}
+
+func (c *ctl) keyShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show NAME", Short: "Show a key and its present state in KMS", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.keyAnswer(func(control v1.ControlClient) (*v1.Key, error) {
+				return control.ShowKey(cmd.Context(), &v1.KeyRequest{Name: args[0]})
 			})
 		},
 	}
@@ -55,26 +86,39 @@ func (c *ctl) showKey(k *v1.Key) error {
 	if c.output == "json" {
 		return c.printJSON(k)
 	}
-	return c.fields(
+	renewal := ""
+	if ahead := k.GetRenewAhead().AsDuration(); ahead > 0 {
+		renewal = fmt.Sprintf("by the daemon, %d days ahead", int(ahead.Hours()/24))
+	}
+	sealed := ""
+	if i := slices.IndexFunc(k.GetCmks(), func(cmk *v1.CMK) bool { return cmk.GetKeyId() == k.GetKeyId() }); i >= 0 && k.GetCmks()[i].GetSealed() {
+		sealed = "yes: its HSM key can never be exported again"
+	}
+	err := c.fields(
 		"Name", k.GetName(), "State", k.GetState(), "Key ID", k.GetKeyId(), "ARN", k.GetArn(), "Region", k.GetRegion(),
 		"Alias", k.GetAlias(), "Description", k.GetDescription(), "Backend", k.GetBackend(), "HSM key ID", k.GetHsmKeyId(),
 		"Check value", k.GetCheckValue(), "Wrapping algorithm", k.GetWrappingAlgorithm(),
-		"Material expires", timeText(k.GetMaterialExpiresAt(), "never"), "Created", timeText(k.GetCreatedAt(), ""))
-}
-
-type keyCall func(v1.ControlClient, context.Context, *v1.KeyRequest, ...grpc.CallOption) (*v1.Key, error)
-
-// keyVerb is a command that names a key and shows it afterwards.
-func (c *ctl) keyVerb(use, short string, call keyCall) *cobra.Command {
-	return &cobra.Command{
-		Use: use + " NAME", Short: short, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return c.callKey(cmd, call, args[0]) },
+		"Material expires", timeText(k.GetMaterialExpiresAt(), "never"), "Renewed", renewal, "Sealed", sealed, "Created", timeText(k.GetCreatedAt(), ""))
+	if err != nil || len(k.GetCmks()) < 2 && k.GetCmks()[0].GetRenewalError() == "" {
+		return err
 	}
+	fmt.Fprintln(c.stdout)
+	rows := [][]string{{"CMK", "REGION", "STATE", "USE", "HSM KEY ID", "MATERIAL EXPIRES", "RENEWAL"}}
+	for _, cmk := range k.GetCmks() {
+		use := "decrypts"
+		if cmk.GetCurrent() {
+			use = "current"
+		}
+		rows = append(rows, []string{cmk.GetKeyId(), cmk.GetRegion(), cmk.GetState(), use, orDash(cmk.GetHsmKeyId()),
+			timeText(cmk.GetMaterialExpiresAt(), "never"), orDash(cmk.GetRenewalError())})
+	}
+	return c.table(rows)
 }
 
-func (c *ctl) callKey(cmd *cobra.Command, call keyCall, name string) error {
+// keyAnswer shows the key that a call returns.
+func (c *ctl) keyAnswer(call func(v1.ControlClient) (*v1.Key, error)) error {
 	return c.control(func(_ *client.Conn, control v1.ControlClient) error {
-		key, err := call(control, cmd.Context(), &v1.KeyRequest{Name: name})
+		key, err := call(control)
 		if err != nil {
 			return err
 		}
@@ -82,83 +126,33 @@ func (c *ctl) callKey(cmd *cobra.Command, call keyCall, name string) error {
 	})
 }
 
-func (c *ctl) keyVerify() *cobra.Command {
-	return &cobra.Command{
-		Use: "verify NAME", Short: "Check a key from the side of KMS and of the HSM", Args: cobra.ExactArgs(1),
+// targetFlags choose among the CMKs of a key.
+type targetFlags struct{ region, keyID string }
+
+func (f *targetFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.region, "region", "", "the CMK of one region (default: those of all regions)")
+	cmd.Flags().StringVar(&f.keyID, "key-id", "", "one CMK, also of an earlier generation")
+	cmd.MarkFlagsMutuallyExclusive("region", "key-id")
+}
+
+func (f *targetFlags) of(name string) *v1.Target {
+	return &v1.Target{Name: name, Region: f.region, KeyId: f.keyID}
+}
+
+type targetCall func(v1.ControlClient, context.Context, *v1.Target, ...grpc.CallOption) (*v1.Key, error)
+
+// keyChange is a command that changes CMKs and shows their key afterwards.
+func (c *ctl) keyChange(use, short string, call targetCall) *cobra.Command {
+	var target targetFlags
+	cmd := &cobra.Command{
+		Use: use + " NAME", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
-				answer, err := control.VerifyKey(cmd.Context(), &v1.KeyRequest{Name: args[0]})
-				if err != nil {
-					return err
-				}
-				if c.output == "json" {
-					err = c.printJSON(answer)
-				} else {
-					err = c.table(checkRows(answer.GetChecks()))
-				}
-				if err != nil {
-					return err
-				}
-				for _, check := range answer.GetChecks() {
-					if !check.GetPassed() {
-						return fmt.Errorf("key %s: check %q failed", args[0], check.GetName())
-					}
-				}
-				return nil
+			return c.keyAnswer(func(control v1.ControlClient) (*v1.Key, error) {
+				return call(control, cmd.Context(), target.of(args[0]))
 			})
 		},
 	}
-}
-
-func checkRows(checks []*v1.VerifyKeyResponse_Check) [][]string {
-	rows := [][]string{{"CHECK", "RESULT", "DETAIL"}}
-	for _, check := range checks {
-		result := "passed"
-		if !check.GetPassed() {
-			result = "FAILED"
-		}
-		rows = append(rows, []string{check.GetName(), result, check.GetDetail()})
-	}
-	return rows
-}
-
-func (c *ctl) keyDeleteMaterial() *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use: "delete-material NAME", Args: cobra.ExactArgs(1),
-		Short: "Delete the key material in KMS; `key reimport` brings it back from the HSM",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm("key", args[0], "nothing can be decrypted with it until it is imported again", yes); err != nil {
-				return err
-			}
-			return c.callKey(cmd, v1.ControlClient.DeleteKeyMaterial, args[0])
-		},
-	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	return cmd
-}
-
-func (c *ctl) keyScheduleDeletion() *cobra.Command {
-	var yes bool
-	var days uint32
-	cmd := &cobra.Command{
-		Use: "schedule-deletion NAME", Args: cobra.ExactArgs(1),
-		Short: "Have KMS delete the CMK after some days: what was encrypted with it is then lost",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm("key", args[0], fmt.Sprintf("its CMK will be deleted in %d days and everything encrypted with it is lost", days), yes); err != nil {
-				return err
-			}
-			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
-				key, err := control.ScheduleKeyDeletion(cmd.Context(), &v1.ScheduleKeyDeletionRequest{Name: args[0], Days: days})
-				if err != nil {
-					return err
-				}
-				return c.showKey(key)
-			})
-		},
-	}
-	cmd.Flags().Uint32Var(&days, "days", 30, "how long to wait, 7 to 366")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	target.add(cmd)
 	return cmd
 }
 

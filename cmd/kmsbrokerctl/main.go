@@ -124,7 +124,7 @@ func (c *ctl) command() *cobra.Command {
 	flags.StringVar(&c.socket, "socket", "", "socket of the daemon (default "+defaultControl+", for encrypt and decrypt "+client.DefaultSocket+")")
 	flags.StringVarP(&c.output, "output", "o", "table", "output format: table or json")
 	root.AddCommand(c.keyCommand(), c.backendCommand(), c.statusCommand(),
-		c.encryptCommand(), c.decryptCommand(), c.ramCommand(), c.emulatorCommand())
+		c.encryptCommand(), c.decryptCommand(), c.reencryptCommand(), c.ramCommand(), c.emulatorCommand())
 	return root
 }
 

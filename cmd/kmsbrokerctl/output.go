@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode"
@@ -91,6 +92,11 @@ func (c *ctl) fields(pairs ...string) error {
 		rows = append(rows, []string{pairs[i] + ":", orDash(pairs[i+1])})
 	}
 	return c.table(rows)
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
 }
 
 func orDash(s string) string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,7 +48,7 @@ type progress struct {
 func (p *progress) step(s *v1.ImportEvent_Step) {
 	if s.GetState() == v1.ImportEvent_STATE_STARTED {
 		if p.live {
-			fmt.Fprintf(p.w, "  …  %s", s.GetName())
+			fmt.Fprintf(p.w, "  …  %s %s", s.GetName(), s.GetRegion())
 			p.running = true
 		}
 		return
@@ -64,7 +65,11 @@ func (p *progress) step(s *v1.ImportEvent_Step) {
 		mark = "!!"
 	default:
 	}
-	fmt.Fprintf(p.w, "  %s  %-10s  %11s  %s\n", mark, s.GetName(), elapsed, printable(s.GetDetail()))
+	detail := s.GetDetail()
+	if region := s.GetRegion(); region != "" {
+		detail = strings.TrimSuffix(region+": "+detail, ": ")
+	}
+	fmt.Fprintf(p.w, "  %s  %-10s  %11s  %s\n", mark, s.GetName(), elapsed, printable(detail))
 }
 
 // interrupted ends a line that a broken stream left open.

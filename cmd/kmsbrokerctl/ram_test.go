@@ -87,7 +87,8 @@ type daemon struct {
 
 func (daemon) ListKeys(context.Context, *v1.ListKeysRequest) (*v1.ListKeysResponse, error) {
 	key := func(name string) *v1.Key {
-		return &v1.Key{Name: name, Arn: "acs:kms:cn-hangzhou:1000000000000001:key/" + name + "-id", Alias: "alias/" + name}
+		cmk := &v1.CMK{Arn: "acs:kms:cn-hangzhou:1000000000000001:key/" + name + "-id", Current: true}
+		return &v1.Key{Name: name, Arn: cmk.GetArn(), Alias: "alias/" + name, Cmks: []*v1.CMK{cmk}}
 	}
 	return &v1.ListKeysResponse{Keys: []*v1.Key{key("backup"), key("payments")}}, nil
 }

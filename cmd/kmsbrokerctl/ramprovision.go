@@ -80,7 +80,10 @@ func (c *ctl) grantDocument(ctx context.Context, f *provisionFlags) (string, err
 		if err != nil {
 			return err
 		}
-		grant.Manage = &ram.Manage{Region: status.GetEndpoint().GetRegion(), Instance: status.GetInstanceId(), Aliases: f.aliases}
+		grant.Manage = &ram.Manage{Regions: []string{status.GetEndpoint().GetRegion()}, Instance: status.GetInstanceId(), Aliases: f.aliases}
+		for _, other := range status.GetOtherRegions() {
+			grant.Manage.Regions = append(grant.Manage.Regions, other.GetRegion())
+		}
 		return nil
 	})
 	if err != nil {
@@ -99,7 +102,10 @@ func cmksOf(known []*v1.Key, names []string) ([]ram.Key, error) {
 				Err: errors.New("unknown key"),
 			}
 		}
-		keys = append(keys, ram.Key{ARN: known[i].GetArn(), Alias: known[i].GetAlias()})
+		// Those of all regions and generations: old ciphertexts must stay readable.
+		for _, cmk := range known[i].GetCmks() {
+			keys = append(keys, ram.Key{ARN: cmk.GetArn(), Alias: known[i].GetAlias()})
+		}
 	}
 	return keys, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,9 +37,9 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 	err := c.fields(
 		"Version", s.GetVersion(), "Started", timeText(s.GetStartedAt(), ""),
 		"Region", s.GetEndpoint().GetRegion(), "Endpoint", endpoint,
-		"Keys", strconv.Itoa(int(s.GetKeys())),
+		"Other regions", otherRegions(s), "Keys", strconv.Itoa(int(s.GetKeys())),
 		"Audit records", strconv.FormatUint(s.GetAudit().GetRecords(), 10), "Audit head", s.GetAudit().GetHead(),
-		"Audit error", s.GetAudit().GetError())
+		"Audit error", s.GetAudit().GetError(), "Evidence signed by", s.GetEvidenceFingerprint())
 	if err != nil {
 		return err
 	}
@@ -48,9 +49,28 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 			return err
 		}
 	}
+	for _, e := range append([]*v1.StatusResponse_Endpoint{s.GetEndpoint()}, s.GetOtherRegions()...) {
+		for _, a := range e.GetAddresses() {
+			if a.GetState() != "closed" {
+				fmt.Fprintf(c.stdout, "\nKMS at %s is left alone (circuit %s) since it failed: %s\n", printable(a.GetName()), a.GetState(), printable(a.GetLastError()))
+			}
+		}
+	}
 	for _, imp := range s.GetUnfinished() {
-		fmt.Fprintf(c.stdout, "\nunfinished import of %s since %s, step %s, CMK %s\n",
-			imp.GetName(), timeText(imp.GetStartedAt(), ""), imp.GetLastStep(), orDash(imp.GetKeyId()))
+		fmt.Fprintf(c.stdout, "\nunfinished %s of %s since %s, step %s, CMK %s\n",
+			imp.GetKind(), imp.GetName(), timeText(imp.GetStartedAt(), ""), imp.GetLastStep(), orDash(imp.GetKeyId()))
 	}
 	return nil
+}
+
+func otherRegions(s *v1.StatusResponse) string {
+	var regions []string
+	for _, e := range s.GetOtherRegions() {
+		text := e.GetRegion() + " at " + e.GetUrl()
+		if !e.GetGenuine() {
+			text += " (FOREIGN)"
+		}
+		regions = append(regions, text)
+	}
+	return strings.Join(regions, ", ")
 }

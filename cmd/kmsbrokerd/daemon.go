@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,10 +12,9 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
-	"github.com/kmsbroker/kmsbroker/hsm"
-	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
 // serve runs the daemon until ctx ends.
@@ -36,26 +32,34 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, trail.Close()) }()
-	endpoint, kms, err := openKMS(cfg.KMS)
+	signer, err := evidence.OpenSigner(cfg.StateDir)
 	if err != nil {
 		return err
 	}
-	defer kms.Close()
+	regions, closeKMS, err := openKMS(cfg.KMS, log)
+	if err != nil {
+		return err
+	}
+	defer closeKMS()
 
 	backends := makeBackends(cfg, keys, trail, log)
 	core := broker.New(broker.Config{
 		Version: version, Keyring: keys, Audit: trail, Backends: backends,
-		Endpoint: endpoint, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now,
+		Regions: regions, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now, Log: log, Evidence: signer,
 	})
-	if err := recordStart(ctx, trail, endpoint); err != nil {
+	if err := recordStart(ctx, trail, regions); err != nil {
 		return err
 	}
-	log.Info("kmsbrokerd starting", "version", version, "region", endpoint.Region, "endpoint", endpoint.URL, "genuine", endpoint.Genuine)
+	for _, region := range regions.Regions() {
+		endpoint := regions.ByRegion[region]
+		log.Info("kmsbrokerd starting", "version", version, "region", region, "endpoint", endpoint.URL, "genuine", endpoint.Genuine)
+	}
 
 	// The backends outlive the doors, so that calls in flight can end.
 	backendCtx, stopBackends := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { backends.Run(backendCtx) })
+	running.Go(func() { core.KeepMaterial(backendCtx) })
 	err = openDoors(ctx, cfg.Sockets, core, log)
 	stopBackends()
 	running.Wait()
@@ -63,38 +67,18 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	return errors.Join(err, stopErr)
 }
 
-func recordStart(ctx context.Context, trail *audit.Log, endpoint importer.Endpoint) error {
-	details := map[string]string{audit.DetailVersion: version, audit.DetailEndpoint: endpoint.URL}
-	if !endpoint.Genuine {
-		details[audit.DetailForeign] = "true"
-	}
-	return trail.Append(ctx, audit.Event{Action: audit.DaemonStart, Outcome: audit.Done, Details: details})
-}
-
-func openKMS(cfg config.KMS) (importer.Endpoint, *kmsapi.Client, error) {
-	none := importer.Endpoint{}
-	credentials, err := kmsapi.CredentialsFile(cfg.CredentialsFile)
-	if err != nil {
-		return none, nil, err
-	}
-	clientConfig := kmsapi.ClientConfig{Region: cfg.Region, Endpoint: cfg.Endpoint, Credentials: credentials}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return none, nil, err
+func recordStart(ctx context.Context, trail *audit.Log, regions importer.Endpoints) error {
+	for _, region := range regions.Regions() {
+		endpoint := regions.ByRegion[region]
+		details := map[string]string{
+			audit.DetailVersion: version, audit.DetailRegion: region, audit.DetailEndpoint: endpoint.URL,
 		}
-		clientConfig.RootCAs = x509.NewCertPool()
-		if !clientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return none, nil, fmt.Errorf("ca_file %s holds no PEM certificate", cfg.CAFile)
+		if !endpoint.Genuine {
+			details[audit.DetailForeign] = "true"
+		}
+		if err := trail.Append(ctx, audit.Event{Action: audit.DaemonStart, Outcome: audit.Done, Details: details}); err != nil {
+			return err
 		}
 	}
-	kms, err := kmsapi.NewClient(clientConfig)
-	if err != nil {
-		return none, nil, err
-	}
-	return importer.Endpoint{
-		KMS: kms, URL: kms.Endpoint().String(), Region: cfg.Region, Genuine: kms.Genuine(),
-		// The shared gateway accepts all three (GetParametersForImport).
-		WrappingAlgorithms: hsm.WrappingAlgorithms(),
-	}, kms, nil
+	return nil
 }

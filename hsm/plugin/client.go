@@ -12,6 +12,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/plugin/hsmv1"
+	"github.com/kmsbroker/kmsbroker/internal/fault"
 )
 
 // client is the token behind a plugin process, as the daemon sees it.
@@ -51,7 +52,9 @@ func (c *client) call(ctx context.Context, what string, fn func(ctx context.Cont
 	if ctx.Err() != nil {
 		return c.notSent(ctx, parent, what)
 	}
+	fault.Point("hsm/" + what + "/before")
 	err := fn(ctx)
+	fault.Point("hsm/" + what + "/after")
 	if err == nil {
 		return nil
 	}

@@ -27,7 +27,7 @@ type Key struct {
 
 // Manage is what a broker needs besides to import, re-import and rotate.
 type Manage struct {
-	Region string
+	Regions []string
 	// Instance is the broker's: it may manage and use the CMKs that carry it as
 	// the tag broker-instance-id, which it gives to all that it makes.
 	Instance string
@@ -49,6 +49,7 @@ var (
 	manage = []string{
 		"kms:GetParametersForImport", "kms:ImportKeyMaterial", "kms:DeleteKeyMaterial", "kms:EnableKey", "kms:DisableKey",
 		"kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion", "kms:CreateAlias", "kms:UpdateAlias", "kms:DeleteAlias",
+		"kms:UpdateKeyDescription", "kms:SetDeletionProtection", "kms:ListResourceTags",
 	}
 	setAlias = []string{"kms:CreateAlias", "kms:UpdateAlias", "kms:DeleteAlias"}
 	create   = []string{"kms:CreateKey", "kms:TagResource", "kms:ListKeys", "kms:ListAliases", "kms:ListTagResources"}
@@ -115,8 +116,9 @@ func (g Grant) Document() (string, error) {
 }
 
 func (m Manage) statements(keys []Key, arns []string) ([]statement, error) {
-	if !regionNames.MatchString(m.Region) || !instanceID.MatchString(m.Instance) {
-		return nil, errors.New("to manage keys, the region and the broker's instance ID must be known")
+	badRegion := func(r string) bool { return !regionNames.MatchString(r) }
+	if len(m.Regions) == 0 || slices.ContainsFunc(m.Regions, badRegion) || !instanceID.MatchString(m.Instance) {
+		return nil, errors.New("to manage keys, the regions and the broker's instance ID must be known")
 	}
 	// A broker without keys does not know its account yet; a policy reaches
 	// into no other one anyhow.
@@ -124,21 +126,25 @@ func (m Manage) statements(keys []Key, arns []string) ([]statement, error) {
 	if len(keys) > 0 {
 		account = keyARN.FindStringSubmatch(keys[0].ARN)[2]
 	}
-	base := "acs:kms:" + m.Region + ":" + account + ":"
-	aliases, err := m.aliases(keys, base)
+	var bases, making, all []string
+	for _, region := range m.Regions {
+		base := "acs:kms:" + region + ":" + account + ":"
+		bases, making, all = append(bases, base), append(making, base+"key", base+"alias"), append(all, base+"key/*")
+	}
+	aliases, err := m.aliases(keys, bases)
 	if err != nil {
 		return nil, err
 	}
-	own := allow(slices.Concat(use, manage, []string{"kms:TagResource"}), []string{base + "key/*"})
+	own := allow(slices.Concat(use, manage, []string{"kms:TagResource", "kms:UntagResource"}), all)
 	own.Condition = map[string]map[string][]string{"StringEquals": {instanceTag: {m.Instance}}}
 	out := []statement{
 		// Making a key sets its tags. On a CMK that is there already only the
 		// next statement allows it: whoever could set the tag on any CMK could
 		// use any CMK.
-		allow(create, []string{base + "key", base + "alias"}),
+		allow(create, making),
 		own,
 		// After an interruption the CMK is looked for by its tags.
-		allow(find, []string{base + "key/*"}),
+		allow(find, all),
 	}
 	if len(arns) > 0 {
 		out = append(out, allow(manage, arns))
@@ -151,7 +157,7 @@ func (m Manage) statements(keys []Key, arns []string) ([]statement, error) {
 
 // aliases are named one by one: whoever may set any alias can turn it to another
 // key.
-func (m Manage) aliases(keys []Key, base string) ([]string, error) {
+func (m Manage) aliases(keys []Key, bases []string) ([]string, error) {
 	var arns []string
 	add := func(base, name string) error {
 		if !aliasName.MatchString(name) {
@@ -170,8 +176,10 @@ func (m Manage) aliases(keys []Key, base string) ([]string, error) {
 		}
 	}
 	for _, name := range m.Aliases {
-		if err := add(base, name); err != nil {
-			return nil, err
+		for _, base := range bases {
+			if err := add(base, name); err != nil {
+				return nil, err
+			}
 		}
 	}
 	slices.Sort(arns)

@@ -28,17 +28,18 @@ func TestManageDocument(t *testing.T) {
 		base   = "acs:kms:cn-hangzhou:1000000000000001:"
 		use    = `"kms:Encrypt","kms:Decrypt","kms:GenerateDataKey","kms:GenerateDataKeyWithoutPlaintext","kms:DescribeKey"`
 		manage = `"kms:GetParametersForImport","kms:ImportKeyMaterial","kms:DeleteKeyMaterial","kms:EnableKey","kms:DisableKey",` +
-			`"kms:ScheduleKeyDeletion","kms:CancelKeyDeletion","kms:CreateAlias","kms:UpdateAlias","kms:DeleteAlias"`
+			`"kms:ScheduleKeyDeletion","kms:CancelKeyDeletion","kms:CreateAlias","kms:UpdateAlias","kms:DeleteAlias",` +
+			`"kms:UpdateKeyDescription","kms:SetDeletionProtection","kms:ListResourceTags"`
 	)
 	got, err := Grant{
 		Keys:   []Key{{ARN: base + "key/a", Alias: "alias/a"}},
-		Manage: &Manage{Region: "cn-hangzhou", Instance: "i-1", Aliases: []string{"alias/a", "alias/new"}},
+		Manage: &Manage{Regions: []string{"cn-hangzhou"}, Instance: "i-1", Aliases: []string{"alias/a", "alias/new"}},
 	}.Document()
 	want := `{"Version":"1","Statement":[` +
 		`{"Effect":"Allow","Action":[` + use + `],"Resource":["` + base + `key/a"]},` +
 		`{"Effect":"Allow","Action":["kms:CreateKey","kms:TagResource","kms:ListKeys","kms:ListAliases","kms:ListTagResources"],` +
 		`"Resource":["` + base + `key","` + base + `alias"]},` +
-		`{"Effect":"Allow","Action":[` + use + `,` + manage + `,"kms:TagResource"],"Resource":["` + base + `key/*"],` +
+		`{"Effect":"Allow","Action":[` + use + `,` + manage + `,"kms:TagResource","kms:UntagResource"],"Resource":["` + base + `key/*"],` +
 		`"Condition":{"StringEquals":{"kms:tag/broker-instance-id":["i-1"]}}},` +
 		`{"Effect":"Allow","Action":["kms:ListTagResources"],"Resource":["` + base + `key/*"]},` +
 		`{"Effect":"Allow","Action":[` + manage + `],"Resource":["` + base + `key/a"]},` +
@@ -60,10 +61,10 @@ func TestDocumentRefused(t *testing.T) {
 		"is not the ARN":             {Keys: []Key{{ARN: "acs:kms:cn-hangzhou:1:key/*"}}},
 		`"" is not the ARN`:          {Keys: []Key{{}}},
 		"RAM takes 6144":             {Keys: many},
-		"instance ID must be known":  {Keys: good, Manage: &Manage{Region: "cn-hangzhou"}},
-		"the region and the":         {Keys: good, Manage: &Manage{Region: "*", Instance: "i"}},
-		`"alias/*" is not an alias`:  {Keys: good, Manage: &Manage{Region: "cn-hangzhou", Instance: "i", Aliases: []string{"alias/*"}}},
-		`"payments" is not an alias`: {Keys: []Key{{ARN: good[0].ARN, Alias: "payments"}}, Manage: &Manage{Region: "cn-hangzhou", Instance: "i"}},
+		"instance ID must be known":  {Keys: good, Manage: &Manage{Regions: []string{"cn-hangzhou"}}},
+		"the regions and the":        {Keys: good, Manage: &Manage{Regions: []string{"*"}, Instance: "i"}},
+		`"alias/*" is not an alias`:  {Keys: good, Manage: &Manage{Regions: []string{"cn-hangzhou"}, Instance: "i", Aliases: []string{"alias/*"}}},
+		`"payments" is not an alias`: {Keys: []Key{{ARN: good[0].ARN, Alias: "payments"}}, Manage: &Manage{Regions: []string{"cn-hangzhou"}, Instance: "i"}},
 	} {
 		if text, err := g.Document(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%+v: %s, %v, want %q", g, text, err, says)
@@ -160,7 +161,7 @@ func TestManage(t *testing.T) {
 	if _, err := root.CreateAlias(ctx, foreign.KeyID, "alias/foreign"); err != nil {
 		t.Fatal(err)
 	}
-	document, err := Grant{Manage: &Manage{Region: "cn-hangzhou", Instance: "mine", Aliases: []string{"alias/payments"}}}.Document()
+	document, err := Grant{Manage: &Manage{Regions: []string{"cn-hangzhou"}, Instance: "mine", Aliases: []string{"alias/payments"}}}.Document()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +213,7 @@ func FuzzDocument(f *testing.F) {
 	f.Add("acs:kms:*:1:key/a", "alias/*", "*")
 	f.Fuzz(func(t *testing.T, arn, alias, instance string) {
 		text, err := Grant{
-			Keys: []Key{{ARN: arn, Alias: alias}}, Manage: &Manage{Region: "cn-hangzhou", Instance: instance},
+			Keys: []Key{{ARN: arn, Alias: alias}}, Manage: &Manage{Regions: []string{"cn-hangzhou"}, Instance: instance},
 		}.Document()
 		if err != nil {
 			return

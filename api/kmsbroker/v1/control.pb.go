@@ -15,7 +15,6 @@ package kmsbrokerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -29,749 +28,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-type ImportEvent_State int32
-
-const (
-	ImportEvent_STATE_UNSPECIFIED ImportEvent_State = 0
-	ImportEvent_STATE_STARTED     ImportEvent_State = 1
-	ImportEvent_STATE_DONE        ImportEvent_State = 2
-	ImportEvent_STATE_SKIPPED     ImportEvent_State = 3 // an earlier attempt did it
-	ImportEvent_STATE_FAILED      ImportEvent_State = 4 // the call's status says why
-)
-
-// Enum value maps for ImportEvent_State.
-var (
-	ImportEvent_State_name = map[int32]string{
-		0: "STATE_UNSPECIFIED",
-		1: "STATE_STARTED",
-		2: "STATE_DONE",
-		3: "STATE_SKIPPED",
-		4: "STATE_FAILED",
-	}
-	ImportEvent_State_value = map[string]int32{
-		"STATE_UNSPECIFIED": 0,
-		"STATE_STARTED":     1,
-		"STATE_DONE":        2,
-		"STATE_SKIPPED":     3,
-		"STATE_FAILED":      4,
-	}
-)
-
-func (x ImportEvent_State) Enum() *ImportEvent_State {
-	p := new(ImportEvent_State)
-	*p = x
-	return p
-}
-
-func (x ImportEvent_State) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ImportEvent_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_kmsbroker_v1_control_proto_enumTypes[0].Descriptor()
-}
-
-func (ImportEvent_State) Type() protoreflect.EnumType {
-	return &file_api_kmsbroker_v1_control_proto_enumTypes[0]
-}
-
-func (x ImportEvent_State) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ImportEvent_State.Descriptor instead.
-func (ImportEvent_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 0}
-}
-
-type Key struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	KeyId             string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	Arn               string                 `protobuf:"bytes,3,opt,name=arn,proto3" json:"arn,omitempty"`
-	Region            string                 `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
-	State             string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"` // the state KMS last reported
-	Backend           string                 `protobuf:"bytes,6,opt,name=backend,proto3" json:"backend,omitempty"`
-	HsmKeyId          string                 `protobuf:"bytes,7,opt,name=hsm_key_id,json=hsmKeyId,proto3" json:"hsm_key_id,omitempty"`     // CKA_ID, hex
-	CheckValue        string                 `protobuf:"bytes,8,opt,name=check_value,json=checkValue,proto3" json:"check_value,omitempty"` // six hex digits
-	WrappingAlgorithm string                 `protobuf:"bytes,9,opt,name=wrapping_algorithm,json=wrappingAlgorithm,proto3" json:"wrapping_algorithm,omitempty"`
-	MaterialExpiresAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=material_expires_at,json=materialExpiresAt,proto3" json:"material_expires_at,omitempty"` // absent: never
-	Alias             string                 `protobuf:"bytes,11,opt,name=alias,proto3" json:"alias,omitempty"`
-	CreatedAt         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	Description       string                 `protobuf:"bytes,13,opt,name=description,proto3" json:"description,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
-}
-
-func (x *Key) Reset() {
-	*x = Key{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Key) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Key) ProtoMessage() {}
-
-func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Key.ProtoReflect.Descriptor instead.
-func (*Key) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *Key) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *Key) GetKeyId() string {
-	if x != nil {
-		return x.KeyId
-	}
-	return ""
-}
-
-func (x *Key) GetArn() string {
-	if x != nil {
-		return x.Arn
-	}
-	return ""
-}
-
-func (x *Key) GetRegion() string {
-	if x != nil {
-		return x.Region
-	}
-	return ""
-}
-
-func (x *Key) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
-func (x *Key) GetBackend() string {
-	if x != nil {
-		return x.Backend
-	}
-	return ""
-}
-
-func (x *Key) GetHsmKeyId() string {
-	if x != nil {
-		return x.HsmKeyId
-	}
-	return ""
-}
-
-func (x *Key) GetCheckValue() string {
-	if x != nil {
-		return x.CheckValue
-	}
-	return ""
-}
-
-func (x *Key) GetWrappingAlgorithm() string {
-	if x != nil {
-		return x.WrappingAlgorithm
-	}
-	return ""
-}
-
-func (x *Key) GetMaterialExpiresAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.MaterialExpiresAt
-	}
-	return nil
-}
-
-func (x *Key) GetAlias() string {
-	if x != nil {
-		return x.Alias
-	}
-	return ""
-}
-
-func (x *Key) GetCreatedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreatedAt
-	}
-	return nil
-}
-
-func (x *Key) GetDescription() string {
-	if x != nil {
-		return x.Description
-	}
-	return ""
-}
-
-// What is absent has its default in a new import; an import that is continued
-// keeps what it was begun with.
-type ImportKeyRequest struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Backend           string                 `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
-	Region            string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`                                                      // default: the configured one
-	Alias             *string                `protobuf:"bytes,4,opt,name=alias,proto3,oneof" json:"alias,omitempty"`                                                  // "alias/x"; default: none
-	Description       *string                `protobuf:"bytes,5,opt,name=description,proto3,oneof" json:"description,omitempty"`                                      // of the CMK
-	WrappingAlgorithm *string                `protobuf:"bytes,6,opt,name=wrapping_algorithm,json=wrappingAlgorithm,proto3,oneof" json:"wrapping_algorithm,omitempty"` // default "auto": the strongest OAEP both ends accept
-	Expires           *string                `protobuf:"bytes,7,opt,name=expires,proto3,oneof" json:"expires,omitempty"`                                              // "never" (default), "90d", or an RFC 3339 time
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
-}
-
-func (x *ImportKeyRequest) Reset() {
-	*x = ImportKeyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ImportKeyRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ImportKeyRequest) ProtoMessage() {}
-
-func (x *ImportKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ImportKeyRequest.ProtoReflect.Descriptor instead.
-func (*ImportKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *ImportKeyRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ImportKeyRequest) GetBackend() string {
-	if x != nil {
-		return x.Backend
-	}
-	return ""
-}
-
-func (x *ImportKeyRequest) GetRegion() string {
-	if x != nil {
-		return x.Region
-	}
-	return ""
-}
-
-func (x *ImportKeyRequest) GetAlias() string {
-	if x != nil && x.Alias != nil {
-		return *x.Alias
-	}
-	return ""
-}
-
-func (x *ImportKeyRequest) GetDescription() string {
-	if x != nil && x.Description != nil {
-		return *x.Description
-	}
-	return ""
-}
-
-func (x *ImportKeyRequest) GetWrappingAlgorithm() string {
-	if x != nil && x.WrappingAlgorithm != nil {
-		return *x.WrappingAlgorithm
-	}
-	return ""
-}
-
-func (x *ImportKeyRequest) GetExpires() string {
-	if x != nil && x.Expires != nil {
-		return *x.Expires
-	}
-	return ""
-}
-
-type ReimportKeyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Expires       *string                `protobuf:"bytes,2,opt,name=expires,proto3,oneof" json:"expires,omitempty"` // default: unchanged
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReimportKeyRequest) Reset() {
-	*x = ReimportKeyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReimportKeyRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReimportKeyRequest) ProtoMessage() {}
-
-func (x *ReimportKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReimportKeyRequest.ProtoReflect.Descriptor instead.
-func (*ReimportKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *ReimportKeyRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ReimportKeyRequest) GetExpires() string {
-	if x != nil && x.Expires != nil {
-		return *x.Expires
-	}
-	return ""
-}
-
-type ImportEvent struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Event:
-	//
-	//	*ImportEvent_Step_
-	//	*ImportEvent_Key
-	Event         isImportEvent_Event `protobuf_oneof:"event"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ImportEvent) Reset() {
-	*x = ImportEvent{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ImportEvent) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ImportEvent) ProtoMessage() {}
-
-func (x *ImportEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ImportEvent.ProtoReflect.Descriptor instead.
-func (*ImportEvent) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *ImportEvent) GetEvent() isImportEvent_Event {
-	if x != nil {
-		return x.Event
-	}
-	return nil
-}
-
-func (x *ImportEvent) GetStep() *ImportEvent_Step {
-	if x != nil {
-		if x, ok := x.Event.(*ImportEvent_Step_); ok {
-			return x.Step
-		}
-	}
-	return nil
-}
-
-func (x *ImportEvent) GetKey() *Key {
-	if x != nil {
-		if x, ok := x.Event.(*ImportEvent_Key); ok {
-			return x.Key
-		}
-	}
-	return nil
-}
-
-type isImportEvent_Event interface {
-	isImportEvent_Event()
-}
-
-type ImportEvent_Step_ struct {
-	Step *ImportEvent_Step `protobuf:"bytes,1,opt,name=step,proto3,oneof"`
-}
-
-type ImportEvent_Key struct {
-	Key *Key `protobuf:"bytes,2,opt,name=key,proto3,oneof"` // the last event
-}
-
-func (*ImportEvent_Step_) isImportEvent_Event() {}
-
-func (*ImportEvent_Key) isImportEvent_Event() {}
-
-type KeyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *KeyRequest) Reset() {
-	*x = KeyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *KeyRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*KeyRequest) ProtoMessage() {}
-
-func (x *KeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use KeyRequest.ProtoReflect.Descriptor instead.
-func (*KeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *KeyRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-type ScheduleKeyDeletionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Days          uint32                 `protobuf:"varint,2,opt,name=days,proto3" json:"days,omitempty"` // 7 to 366
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ScheduleKeyDeletionRequest) Reset() {
-	*x = ScheduleKeyDeletionRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ScheduleKeyDeletionRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ScheduleKeyDeletionRequest) ProtoMessage() {}
-
-func (x *ScheduleKeyDeletionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ScheduleKeyDeletionRequest.ProtoReflect.Descriptor instead.
-func (*ScheduleKeyDeletionRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *ScheduleKeyDeletionRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ScheduleKeyDeletionRequest) GetDays() uint32 {
-	if x != nil {
-		return x.Days
-	}
-	return 0
-}
-
-type VerifyKeyResponse struct {
-	state         protoimpl.MessageState     `protogen:"open.v1"`
-	Key           *Key                       `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Checks        []*VerifyKeyResponse_Check `protobuf:"bytes,2,rep,name=checks,proto3" json:"checks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *VerifyKeyResponse) Reset() {
-	*x = VerifyKeyResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VerifyKeyResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VerifyKeyResponse) ProtoMessage() {}
-
-func (x *VerifyKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VerifyKeyResponse.ProtoReflect.Descriptor instead.
-func (*VerifyKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *VerifyKeyResponse) GetKey() *Key {
-	if x != nil {
-		return x.Key
-	}
-	return nil
-}
-
-func (x *VerifyKeyResponse) GetChecks() []*VerifyKeyResponse_Check {
-	if x != nil {
-		return x.Checks
-	}
-	return nil
-}
-
-type ListKeysRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListKeysRequest) Reset() {
-	*x = ListKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListKeysRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListKeysRequest) ProtoMessage() {}
-
-func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
-func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
-}
-
-type ListKeysResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Keys          []*Key                 `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
-	Unfinished    []*UnfinishedImport    `protobuf:"bytes,2,rep,name=unfinished,proto3" json:"unfinished,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListKeysResponse) Reset() {
-	*x = ListKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListKeysResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListKeysResponse) ProtoMessage() {}
-
-func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
-func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *ListKeysResponse) GetKeys() []*Key {
-	if x != nil {
-		return x.Keys
-	}
-	return nil
-}
-
-func (x *ListKeysResponse) GetUnfinished() []*UnfinishedImport {
-	if x != nil {
-		return x.Unfinished
-	}
-	return nil
-}
-
-type UnfinishedImport struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Backend       string                 `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
-	LastStep      string                 `protobuf:"bytes,3,opt,name=last_step,json=lastStep,proto3" json:"last_step,omitempty"` // the step that was reached
-	KeyId         string                 `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`          // the CMK, when it exists already
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	HsmKeyId      string                 `protobuf:"bytes,6,opt,name=hsm_key_id,json=hsmKeyId,proto3" json:"hsm_key_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UnfinishedImport) Reset() {
-	*x = UnfinishedImport{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UnfinishedImport) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UnfinishedImport) ProtoMessage() {}
-
-func (x *UnfinishedImport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UnfinishedImport.ProtoReflect.Descriptor instead.
-func (*UnfinishedImport) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *UnfinishedImport) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *UnfinishedImport) GetBackend() string {
-	if x != nil {
-		return x.Backend
-	}
-	return ""
-}
-
-func (x *UnfinishedImport) GetLastStep() string {
-	if x != nil {
-		return x.LastStep
-	}
-	return ""
-}
-
-func (x *UnfinishedImport) GetKeyId() string {
-	if x != nil {
-		return x.KeyId
-	}
-	return ""
-}
-
-func (x *UnfinishedImport) GetStartedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.StartedAt
-	}
-	return nil
-}
-
-func (x *UnfinishedImport) GetHsmKeyId() string {
-	if x != nil {
-		return x.HsmKeyId
-	}
-	return ""
-}
-
 type ListBackendsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -780,7 +36,7 @@ type ListBackendsRequest struct {
 
 func (x *ListBackendsRequest) Reset() {
 	*x = ListBackendsRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +48,7 @@ func (x *ListBackendsRequest) String() string {
 func (*ListBackendsRequest) ProtoMessage() {}
 
 func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +61,7 @@ func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
 }
 
 type ListBackendsResponse struct {
@@ -817,7 +73,7 @@ type ListBackendsResponse struct {
 
 func (x *ListBackendsResponse) Reset() {
 	*x = ListBackendsResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +85,7 @@ func (x *ListBackendsResponse) String() string {
 func (*ListBackendsResponse) ProtoMessage() {}
 
 func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +98,7 @@ func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *ListBackendsResponse) GetBackends() []*Backend {
@@ -861,7 +117,7 @@ type ShowBackendRequest struct {
 
 func (x *ShowBackendRequest) Reset() {
 	*x = ShowBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +129,7 @@ func (x *ShowBackendRequest) String() string {
 func (*ShowBackendRequest) ProtoMessage() {}
 
 func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +142,7 @@ func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowBackendRequest.ProtoReflect.Descriptor instead.
 func (*ShowBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ShowBackendRequest) GetName() string {
@@ -912,7 +168,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +180,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +193,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Backend) GetName() string {
@@ -1010,7 +266,7 @@ type CheckBackendRequest struct {
 
 func (x *CheckBackendRequest) Reset() {
 	*x = CheckBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +278,7 @@ func (x *CheckBackendRequest) String() string {
 func (*CheckBackendRequest) ProtoMessage() {}
 
 func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +291,7 @@ func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBackendRequest.ProtoReflect.Descriptor instead.
 func (*CheckBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CheckBackendRequest) GetName() string {
@@ -1072,7 +328,7 @@ type CheckEvent struct {
 
 func (x *CheckEvent) Reset() {
 	*x = CheckEvent{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +340,7 @@ func (x *CheckEvent) String() string {
 func (*CheckEvent) ProtoMessage() {}
 
 func (x *CheckEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +353,7 @@ func (x *CheckEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent.ProtoReflect.Descriptor instead.
 func (*CheckEvent) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CheckEvent) GetEvent() isCheckEvent_Event {
@@ -1153,7 +409,7 @@ type InitTokenRequest struct {
 
 func (x *InitTokenRequest) Reset() {
 	*x = InitTokenRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +421,7 @@ func (x *InitTokenRequest) String() string {
 func (*InitTokenRequest) ProtoMessage() {}
 
 func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +434,7 @@ func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenRequest.ProtoReflect.Descriptor instead.
 func (*InitTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *InitTokenRequest) GetName() string {
@@ -1218,7 +474,7 @@ type InitTokenResponse struct {
 
 func (x *InitTokenResponse) Reset() {
 	*x = InitTokenResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +486,7 @@ func (x *InitTokenResponse) String() string {
 func (*InitTokenResponse) ProtoMessage() {}
 
 func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +499,7 @@ func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenResponse.ProtoReflect.Descriptor instead.
 func (*InitTokenResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *InitTokenResponse) GetSerial() string {
@@ -1263,7 +519,7 @@ type LoginBackendRequest struct {
 
 func (x *LoginBackendRequest) Reset() {
 	*x = LoginBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +531,7 @@ func (x *LoginBackendRequest) String() string {
 func (*LoginBackendRequest) ProtoMessage() {}
 
 func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +544,7 @@ func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginBackendRequest.ProtoReflect.Descriptor instead.
 func (*LoginBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LoginBackendRequest) GetName() string {
@@ -1314,7 +570,7 @@ type RetryLoginRequest struct {
 
 func (x *RetryLoginRequest) Reset() {
 	*x = RetryLoginRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +582,7 @@ func (x *RetryLoginRequest) String() string {
 func (*RetryLoginRequest) ProtoMessage() {}
 
 func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +595,7 @@ func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
 func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RetryLoginRequest) GetName() string {
@@ -1358,7 +614,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +626,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +639,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -1402,7 +658,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +670,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +683,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -1453,7 +709,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +721,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +734,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BackendKey) GetId() string {
@@ -1545,7 +801,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +813,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,26 +826,28 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 type StatusResponse struct {
-	state         protoimpl.MessageState   `protogen:"open.v1"`
-	Version       string                   `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	StartedAt     *timestamppb.Timestamp   `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	InstanceId    string                   `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	Endpoint      *StatusResponse_Endpoint `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	Backends      []*Backend               `protobuf:"bytes,5,rep,name=backends,proto3" json:"backends,omitempty"`
-	Keys          uint32                   `protobuf:"varint,6,opt,name=keys,proto3" json:"keys,omitempty"`
-	Unfinished    []*UnfinishedImport      `protobuf:"bytes,7,rep,name=unfinished,proto3" json:"unfinished,omitempty"`
-	Audit         *StatusResponse_Audit    `protobuf:"bytes,8,opt,name=audit,proto3" json:"audit,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState     `protogen:"open.v1"`
+	Version             string                     `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	StartedAt           *timestamppb.Timestamp     `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	InstanceId          string                     `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	Endpoint            *StatusResponse_Endpoint   `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Backends            []*Backend                 `protobuf:"bytes,5,rep,name=backends,proto3" json:"backends,omitempty"`
+	Keys                uint32                     `protobuf:"varint,6,opt,name=keys,proto3" json:"keys,omitempty"`
+	Unfinished          []*UnfinishedImport        `protobuf:"bytes,7,rep,name=unfinished,proto3" json:"unfinished,omitempty"`
+	Audit               *StatusResponse_Audit      `protobuf:"bytes,8,opt,name=audit,proto3" json:"audit,omitempty"`
+	OtherRegions        []*StatusResponse_Endpoint `protobuf:"bytes,9,rep,name=other_regions,json=otherRegions,proto3" json:"other_regions,omitempty"`
+	EvidenceFingerprint string                     `protobuf:"bytes,10,opt,name=evidence_fingerprint,json=evidenceFingerprint,proto3" json:"evidence_fingerprint,omitempty"` // of the key that signs evidence
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +859,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +872,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1673,130 +931,16 @@ func (x *StatusResponse) GetAudit() *StatusResponse_Audit {
 	return nil
 }
 
-type ImportEvent_Step struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // "plan", "generate", "create", ...
-	State         ImportEvent_State      `protobuf:"varint,2,opt,name=state,proto3,enum=kmsbroker.v1.ImportEvent_State" json:"state,omitempty"`
-	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`   // for people
-	Elapsed       *durationpb.Duration   `protobuf:"bytes,4,opt,name=elapsed,proto3" json:"elapsed,omitempty"` // set when the step ended
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ImportEvent_Step) Reset() {
-	*x = ImportEvent_Step{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ImportEvent_Step) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ImportEvent_Step) ProtoMessage() {}
-
-func (x *ImportEvent_Step) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+func (x *StatusResponse) GetOtherRegions() []*StatusResponse_Endpoint {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ImportEvent_Step.ProtoReflect.Descriptor instead.
-func (*ImportEvent_Step) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 0}
-}
-
-func (x *ImportEvent_Step) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ImportEvent_Step) GetState() ImportEvent_State {
-	if x != nil {
-		return x.State
-	}
-	return ImportEvent_STATE_UNSPECIFIED
-}
-
-func (x *ImportEvent_Step) GetDetail() string {
-	if x != nil {
-		return x.Detail
-	}
-	return ""
-}
-
-func (x *ImportEvent_Step) GetElapsed() *durationpb.Duration {
-	if x != nil {
-		return x.Elapsed
+		return x.OtherRegions
 	}
 	return nil
 }
 
-type VerifyKeyResponse_Check struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Passed        bool                   `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
-	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"` // what was done and what it proves
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *VerifyKeyResponse_Check) Reset() {
-	*x = VerifyKeyResponse_Check{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VerifyKeyResponse_Check) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VerifyKeyResponse_Check) ProtoMessage() {}
-
-func (x *VerifyKeyResponse_Check) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+func (x *StatusResponse) GetEvidenceFingerprint() string {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VerifyKeyResponse_Check.ProtoReflect.Descriptor instead.
-func (*VerifyKeyResponse_Check) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6, 0}
-}
-
-func (x *VerifyKeyResponse_Check) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *VerifyKeyResponse_Check) GetPassed() bool {
-	if x != nil {
-		return x.Passed
-	}
-	return false
-}
-
-func (x *VerifyKeyResponse_Check) GetDetail() string {
-	if x != nil {
-		return x.Detail
+		return x.EvidenceFingerprint
 	}
 	return ""
 }
@@ -1819,7 +963,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +975,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +988,7 @@ func (x *Backend_Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend_Token.ProtoReflect.Descriptor instead.
 func (*Backend_Token) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 0}
 }
 
 func (x *Backend_Token) GetManufacturer() string {
@@ -1928,7 +1072,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +1084,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +1097,7 @@ func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent_Report.ProtoReflect.Descriptor instead.
 func (*CheckEvent_Report) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5, 0}
 }
 
 func (x *CheckEvent_Report) GetJson() []byte {
@@ -1978,17 +1122,18 @@ func (x *CheckEvent_Report) GetPassed() bool {
 }
 
 type StatusResponse_Endpoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	Genuine       bool                   `protobuf:"varint,3,opt,name=genuine,proto3" json:"genuine,omitempty"` // verified TLS to Alibaba Cloud
+	state         protoimpl.MessageState    `protogen:"open.v1"`
+	Url           string                    `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	Region        string                    `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Genuine       bool                      `protobuf:"varint,3,opt,name=genuine,proto3" json:"genuine,omitempty"`    // verified TLS to Alibaba Cloud
+	Addresses     []*StatusResponse_Address `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // behind url, the preferred one first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +1145,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +1158,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -2037,6 +1182,81 @@ func (x *StatusResponse_Endpoint) GetGenuine() bool {
 	return false
 }
 
+func (x *StatusResponse_Endpoint) GetAddresses() []*StatusResponse_Address {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type StatusResponse_Address struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // of its circuit: "closed", "half-open" or "open"
+	LastError     string                 `protobuf:"bytes,3,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastErrorAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_error_at,json=lastErrorAt,proto3" json:"last_error_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusResponse_Address) Reset() {
+	*x = StatusResponse_Address{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusResponse_Address) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusResponse_Address) ProtoMessage() {}
+
+func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusResponse_Address.ProtoReflect.Descriptor instead.
+func (*StatusResponse_Address) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 1}
+}
+
+func (x *StatusResponse_Address) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StatusResponse_Address) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *StatusResponse_Address) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *StatusResponse_Address) GetLastErrorAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorAt
+	}
+	return nil
+}
+
 type StatusResponse_Audit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Records       uint64                 `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"`
@@ -2048,7 +1268,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +1280,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +1293,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 2}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -2101,87 +1321,7 @@ var File_api_kmsbroker_v1_control_proto protoreflect.FileDescriptor
 
 const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x03\n" +
-	"\x03Key\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x15\n" +
-	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x10\n" +
-	"\x03arn\x18\x03 \x01(\tR\x03arn\x12\x16\n" +
-	"\x06region\x18\x04 \x01(\tR\x06region\x12\x14\n" +
-	"\x05state\x18\x05 \x01(\tR\x05state\x12\x18\n" +
-	"\abackend\x18\x06 \x01(\tR\abackend\x12\x1c\n" +
-	"\n" +
-	"hsm_key_id\x18\a \x01(\tR\bhsmKeyId\x12\x1f\n" +
-	"\vcheck_value\x18\b \x01(\tR\n" +
-	"checkValue\x12-\n" +
-	"\x12wrapping_algorithm\x18\t \x01(\tR\x11wrappingAlgorithm\x12J\n" +
-	"\x13material_expires_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x11materialExpiresAt\x12\x14\n" +
-	"\x05alias\x18\v \x01(\tR\x05alias\x129\n" +
-	"\n" +
-	"created_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12 \n" +
-	"\vdescription\x18\r \x01(\tR\vdescription\"\xaa\x02\n" +
-	"\x10ImportKeyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\abackend\x18\x02 \x01(\tR\abackend\x12\x16\n" +
-	"\x06region\x18\x03 \x01(\tR\x06region\x12\x19\n" +
-	"\x05alias\x18\x04 \x01(\tH\x00R\x05alias\x88\x01\x01\x12%\n" +
-	"\vdescription\x18\x05 \x01(\tH\x01R\vdescription\x88\x01\x01\x122\n" +
-	"\x12wrapping_algorithm\x18\x06 \x01(\tH\x02R\x11wrappingAlgorithm\x88\x01\x01\x12\x1d\n" +
-	"\aexpires\x18\a \x01(\tH\x03R\aexpires\x88\x01\x01B\b\n" +
-	"\x06_aliasB\x0e\n" +
-	"\f_descriptionB\x15\n" +
-	"\x13_wrapping_algorithmB\n" +
-	"\n" +
-	"\b_expires\"S\n" +
-	"\x12ReimportKeyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
-	"\aexpires\x18\x02 \x01(\tH\x00R\aexpires\x88\x01\x01B\n" +
-	"\n" +
-	"\b_expires\"\xfc\x02\n" +
-	"\vImportEvent\x124\n" +
-	"\x04step\x18\x01 \x01(\v2\x1e.kmsbroker.v1.ImportEvent.StepH\x00R\x04step\x12%\n" +
-	"\x03key\x18\x02 \x01(\v2\x11.kmsbroker.v1.KeyH\x00R\x03key\x1a\x9e\x01\n" +
-	"\x04Step\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
-	"\x05state\x18\x02 \x01(\x0e2\x1f.kmsbroker.v1.ImportEvent.StateR\x05state\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\x123\n" +
-	"\aelapsed\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"f\n" +
-	"\x05State\x12\x15\n" +
-	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rSTATE_STARTED\x10\x01\x12\x0e\n" +
-	"\n" +
-	"STATE_DONE\x10\x02\x12\x11\n" +
-	"\rSTATE_SKIPPED\x10\x03\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x04B\a\n" +
-	"\x05event\" \n" +
-	"\n" +
-	"KeyRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"D\n" +
-	"\x1aScheduleKeyDeletionRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04days\x18\x02 \x01(\rR\x04days\"\xc4\x01\n" +
-	"\x11VerifyKeyResponse\x12#\n" +
-	"\x03key\x18\x01 \x01(\v2\x11.kmsbroker.v1.KeyR\x03key\x12=\n" +
-	"\x06checks\x18\x02 \x03(\v2%.kmsbroker.v1.VerifyKeyResponse.CheckR\x06checks\x1aK\n" +
-	"\x05Check\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"\x11\n" +
-	"\x0fListKeysRequest\"y\n" +
-	"\x10ListKeysResponse\x12%\n" +
-	"\x04keys\x18\x01 \x03(\v2\x11.kmsbroker.v1.KeyR\x04keys\x12>\n" +
-	"\n" +
-	"unfinished\x18\x02 \x03(\v2\x1e.kmsbroker.v1.UnfinishedImportR\n" +
-	"unfinished\"\xcd\x01\n" +
-	"\x10UnfinishedImport\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\abackend\x18\x02 \x01(\tR\abackend\x12\x1b\n" +
-	"\tlast_step\x18\x03 \x01(\tR\blastStep\x12\x15\n" +
-	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x129\n" +
-	"\n" +
-	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1c\n" +
-	"\n" +
-	"hsm_key_id\x18\x06 \x01(\tR\bhsmKeyId\"\x15\n" +
+	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
 	"\x13ListBackendsRequest\"I\n" +
 	"\x14ListBackendsResponse\x121\n" +
 	"\bbackends\x18\x01 \x03(\v2\x15.kmsbroker.v1.BackendR\bbackends\"(\n" +
@@ -2248,7 +1388,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\vextractable\x18\x06 \x01(\bR\vextractable\x12\x14\n" +
 	"\x05local\x18\a \x01(\bR\x05local\x12\x10\n" +
 	"\x03key\x18\b \x01(\tR\x03key\"\x0f\n" +
-	"\rStatusRequest\"\xa7\x04\n" +
+	"\rStatusRequest\"\x80\a\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2261,30 +1401,52 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"unfinished\x18\a \x03(\v2\x1e.kmsbroker.v1.UnfinishedImportR\n" +
 	"unfinished\x128\n" +
-	"\x05audit\x18\b \x01(\v2\".kmsbroker.v1.StatusResponse.AuditR\x05audit\x1aN\n" +
+	"\x05audit\x18\b \x01(\v2\".kmsbroker.v1.StatusResponse.AuditR\x05audit\x12J\n" +
+	"\rother_regions\x18\t \x03(\v2%.kmsbroker.v1.StatusResponse.EndpointR\fotherRegions\x121\n" +
+	"\x14evidence_fingerprint\x18\n" +
+	" \x01(\tR\x13evidenceFingerprint\x1a\x92\x01\n" +
 	"\bEndpoint\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
-	"\agenuine\x18\x03 \x01(\bR\agenuine\x1aK\n" +
+	"\agenuine\x18\x03 \x01(\bR\agenuine\x12B\n" +
+	"\taddresses\x18\x04 \x03(\v2$.kmsbroker.v1.StatusResponse.AddressR\taddresses\x1a\x92\x01\n" +
+	"\aAddress\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x03 \x01(\tR\tlastError\x12>\n" +
+	"\rlast_error_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vlastErrorAt\x1aK\n" +
 	"\x05Audit\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2\xf5\n" +
-	"\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error2\xcf\x10\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
-	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12L\n" +
+	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12H\n" +
+	"\tRotateKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12H\n" +
+	"\tAddRegion\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12F\n" +
+	"\aPlanKey\x12\x1c.kmsbroker.v1.PlanKeyRequest\x1a\x1d.kmsbroker.v1.PlanKeyResponse\x12L\n" +
 	"\vReimportKey\x12 .kmsbroker.v1.ReimportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12I\n" +
-	"\rAbandonImport\x12\x18.kmsbroker.v1.KeyRequest\x1a\x1e.kmsbroker.v1.UnfinishedImport\x12F\n" +
-	"\tVerifyKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x1f.kmsbroker.v1.VerifyKeyResponse\x12I\n" +
+	"\rAbandonImport\x12\x18.kmsbroker.v1.KeyRequest\x1a\x1e.kmsbroker.v1.UnfinishedImport\x12L\n" +
+	"\tVerifyKey\x12\x1e.kmsbroker.v1.VerifyKeyRequest\x1a\x1f.kmsbroker.v1.VerifyKeyResponse\x12<\n" +
+	"\bAdoptKey\x12\x1d.kmsbroker.v1.AdoptKeyRequest\x1a\x11.kmsbroker.v1.Key\x128\n" +
+	"\tForgetKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x126\n" +
+	"\aSealKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x12I\n" +
 	"\bListKeys\x12\x1d.kmsbroker.v1.ListKeysRequest\x1a\x1e.kmsbroker.v1.ListKeysResponse\x126\n" +
-	"\aShowKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x128\n" +
-	"\tEnableKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x129\n" +
+	"\aShowKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x12D\n" +
 	"\n" +
-	"DisableKey\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x12@\n" +
-	"\x11DeleteKeyMaterial\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x12R\n" +
-	"\x13ScheduleKeyDeletion\x12(.kmsbroker.v1.ScheduleKeyDeletionRequest\x1a\x11.kmsbroker.v1.Key\x12@\n" +
-	"\x11CancelKeyDeletion\x12\x18.kmsbroker.v1.KeyRequest\x1a\x11.kmsbroker.v1.Key\x12U\n" +
+	"KeyDetails\x12\x14.kmsbroker.v1.Target\x1a .kmsbroker.v1.KeyDetailsResponse\x12J\n" +
+	"\vKeyEvidence\x12\x18.kmsbroker.v1.KeyRequest\x1a!.kmsbroker.v1.KeyEvidenceResponse\x124\n" +
+	"\tEnableKey\x12\x14.kmsbroker.v1.Target\x1a\x11.kmsbroker.v1.Key\x125\n" +
+	"\n" +
+	"DisableKey\x12\x14.kmsbroker.v1.Target\x1a\x11.kmsbroker.v1.Key\x12<\n" +
+	"\x11DeleteKeyMaterial\x12\x14.kmsbroker.v1.Target\x1a\x11.kmsbroker.v1.Key\x12R\n" +
+	"\x13ScheduleKeyDeletion\x12(.kmsbroker.v1.ScheduleKeyDeletionRequest\x1a\x11.kmsbroker.v1.Key\x12<\n" +
+	"\x11CancelKeyDeletion\x12\x14.kmsbroker.v1.Target\x1a\x11.kmsbroker.v1.Key\x12@\n" +
+	"\n" +
+	"ProtectKey\x12\x1f.kmsbroker.v1.ProtectKeyRequest\x1a\x11.kmsbroker.v1.Key\x128\n" +
+	"\x06TagKey\x12\x1b.kmsbroker.v1.TagKeyRequest\x1a\x11.kmsbroker.v1.Key\x12H\n" +
+	"\x0eSetDescription\x12#.kmsbroker.v1.SetDescriptionRequest\x1a\x11.kmsbroker.v1.Key\x12U\n" +
 	"\fListBackends\x12!.kmsbroker.v1.ListBackendsRequest\x1a\".kmsbroker.v1.ListBackendsResponse\x12F\n" +
 	"\vShowBackend\x12 .kmsbroker.v1.ShowBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12^\n" +
 	"\x0fListBackendKeys\x12$.kmsbroker.v1.ListBackendKeysRequest\x1a%.kmsbroker.v1.ListBackendKeysResponse\x12M\n" +
@@ -2306,108 +1468,128 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
-	(ImportEvent_State)(0),             // 0: kmsbroker.v1.ImportEvent.State
-	(*Key)(nil),                        // 1: kmsbroker.v1.Key
-	(*ImportKeyRequest)(nil),           // 2: kmsbroker.v1.ImportKeyRequest
-	(*ReimportKeyRequest)(nil),         // 3: kmsbroker.v1.ReimportKeyRequest
-	(*ImportEvent)(nil),                // 4: kmsbroker.v1.ImportEvent
-	(*KeyRequest)(nil),                 // 5: kmsbroker.v1.KeyRequest
-	(*ScheduleKeyDeletionRequest)(nil), // 6: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*VerifyKeyResponse)(nil),          // 7: kmsbroker.v1.VerifyKeyResponse
-	(*ListKeysRequest)(nil),            // 8: kmsbroker.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),           // 9: kmsbroker.v1.ListKeysResponse
-	(*UnfinishedImport)(nil),           // 10: kmsbroker.v1.UnfinishedImport
-	(*ListBackendsRequest)(nil),        // 11: kmsbroker.v1.ListBackendsRequest
-	(*ListBackendsResponse)(nil),       // 12: kmsbroker.v1.ListBackendsResponse
-	(*ShowBackendRequest)(nil),         // 13: kmsbroker.v1.ShowBackendRequest
-	(*Backend)(nil),                    // 14: kmsbroker.v1.Backend
-	(*CheckBackendRequest)(nil),        // 15: kmsbroker.v1.CheckBackendRequest
-	(*CheckEvent)(nil),                 // 16: kmsbroker.v1.CheckEvent
-	(*InitTokenRequest)(nil),           // 17: kmsbroker.v1.InitTokenRequest
-	(*InitTokenResponse)(nil),          // 18: kmsbroker.v1.InitTokenResponse
-	(*LoginBackendRequest)(nil),        // 19: kmsbroker.v1.LoginBackendRequest
-	(*RetryLoginRequest)(nil),          // 20: kmsbroker.v1.RetryLoginRequest
-	(*ListBackendKeysRequest)(nil),     // 21: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),    // 22: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                 // 23: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),              // 24: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),             // 25: kmsbroker.v1.StatusResponse
-	(*ImportEvent_Step)(nil),           // 26: kmsbroker.v1.ImportEvent.Step
-	(*VerifyKeyResponse_Check)(nil),    // 27: kmsbroker.v1.VerifyKeyResponse.Check
-	(*Backend_Token)(nil),              // 28: kmsbroker.v1.Backend.Token
-	(*CheckEvent_Report)(nil),          // 29: kmsbroker.v1.CheckEvent.Report
-	(*StatusResponse_Endpoint)(nil),    // 30: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Audit)(nil),       // 31: kmsbroker.v1.StatusResponse.Audit
-	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 33: google.protobuf.Duration
+	(*ListBackendsRequest)(nil),        // 0: kmsbroker.v1.ListBackendsRequest
+	(*ListBackendsResponse)(nil),       // 1: kmsbroker.v1.ListBackendsResponse
+	(*ShowBackendRequest)(nil),         // 2: kmsbroker.v1.ShowBackendRequest
+	(*Backend)(nil),                    // 3: kmsbroker.v1.Backend
+	(*CheckBackendRequest)(nil),        // 4: kmsbroker.v1.CheckBackendRequest
+	(*CheckEvent)(nil),                 // 5: kmsbroker.v1.CheckEvent
+	(*InitTokenRequest)(nil),           // 6: kmsbroker.v1.InitTokenRequest
+	(*InitTokenResponse)(nil),          // 7: kmsbroker.v1.InitTokenResponse
+	(*LoginBackendRequest)(nil),        // 8: kmsbroker.v1.LoginBackendRequest
+	(*RetryLoginRequest)(nil),          // 9: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),     // 10: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),    // 11: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                 // 12: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),              // 13: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),             // 14: kmsbroker.v1.StatusResponse
+	(*Backend_Token)(nil),              // 15: kmsbroker.v1.Backend.Token
+	(*CheckEvent_Report)(nil),          // 16: kmsbroker.v1.CheckEvent.Report
+	(*StatusResponse_Endpoint)(nil),    // 17: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Address)(nil),     // 18: kmsbroker.v1.StatusResponse.Address
+	(*StatusResponse_Audit)(nil),       // 19: kmsbroker.v1.StatusResponse.Audit
+	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),           // 21: kmsbroker.v1.UnfinishedImport
+	(*ImportKeyRequest)(nil),           // 22: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),             // 23: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),         // 24: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                 // 25: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),           // 26: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),            // 27: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),            // 28: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                     // 29: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil), // 30: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),          // 31: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),              // 32: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),      // 33: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                // 34: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),            // 35: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),          // 36: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                        // 37: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),           // 38: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),         // 39: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),        // 40: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	32, // 0: kmsbroker.v1.Key.material_expires_at:type_name -> google.protobuf.Timestamp
-	32, // 1: kmsbroker.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	26, // 2: kmsbroker.v1.ImportEvent.step:type_name -> kmsbroker.v1.ImportEvent.Step
-	1,  // 3: kmsbroker.v1.ImportEvent.key:type_name -> kmsbroker.v1.Key
-	1,  // 4: kmsbroker.v1.VerifyKeyResponse.key:type_name -> kmsbroker.v1.Key
-	27, // 5: kmsbroker.v1.VerifyKeyResponse.checks:type_name -> kmsbroker.v1.VerifyKeyResponse.Check
-	1,  // 6: kmsbroker.v1.ListKeysResponse.keys:type_name -> kmsbroker.v1.Key
-	10, // 7: kmsbroker.v1.ListKeysResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	32, // 8: kmsbroker.v1.UnfinishedImport.started_at:type_name -> google.protobuf.Timestamp
-	14, // 9: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	28, // 10: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	29, // 11: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
-	23, // 12: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	32, // 13: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	30, // 14: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	14, // 15: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	10, // 16: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	31, // 17: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	0,  // 18: kmsbroker.v1.ImportEvent.Step.state:type_name -> kmsbroker.v1.ImportEvent.State
-	33, // 19: kmsbroker.v1.ImportEvent.Step.elapsed:type_name -> google.protobuf.Duration
-	24, // 20: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	2,  // 21: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	3,  // 22: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	5,  // 23: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 24: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.KeyRequest
-	8,  // 25: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	5,  // 26: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 27: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 28: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.KeyRequest
-	5,  // 29: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.KeyRequest
-	6,  // 30: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	5,  // 31: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.KeyRequest
-	11, // 32: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	13, // 33: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	21, // 34: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	15, // 35: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	17, // 36: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	19, // 37: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	20, // 38: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	25, // 39: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	4,  // 40: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	4,  // 41: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	10, // 42: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	7,  // 43: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	9,  // 44: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	1,  // 45: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	1,  // 46: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	1,  // 47: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	1,  // 48: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	1,  // 49: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	1,  // 50: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	12, // 51: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	14, // 52: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	22, // 53: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	16, // 54: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	18, // 55: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	14, // 56: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	14, // 57: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	39, // [39:58] is the sub-list for method output_type
-	20, // [20:39] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	3,  // 0: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
+	15, // 1: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	16, // 2: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	12, // 3: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	20, // 4: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	17, // 5: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	3,  // 6: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	21, // 7: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	19, // 8: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	17, // 9: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	18, // 10: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	20, // 11: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	13, // 12: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	22, // 13: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	22, // 14: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	22, // 15: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	23, // 16: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	24, // 17: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	25, // 18: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	26, // 19: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	27, // 20: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	25, // 21: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	25, // 22: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	28, // 23: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	25, // 24: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	29, // 25: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	25, // 26: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	29, // 27: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	29, // 28: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	29, // 29: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	30, // 30: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	29, // 31: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	31, // 32: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	32, // 33: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	33, // 34: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	0,  // 35: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	2,  // 36: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	10, // 37: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	4,  // 38: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	6,  // 39: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	8,  // 40: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	9,  // 41: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	14, // 42: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	34, // 43: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	34, // 44: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	34, // 45: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	35, // 46: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	34, // 47: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	21, // 48: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	36, // 49: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	37, // 50: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	37, // 51: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	37, // 52: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	38, // 53: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	37, // 54: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	39, // 55: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	40, // 56: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	37, // 57: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	37, // 58: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	37, // 59: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	37, // 60: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	37, // 61: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	37, // 62: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	37, // 63: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	37, // 64: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	1,  // 65: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	3,  // 66: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	11, // 67: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	5,  // 68: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	7,  // 69: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	3,  // 70: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	3,  // 71: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	42, // [42:72] is the sub-list for method output_type
+	12, // [12:42] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -2415,30 +1597,24 @@ func file_api_kmsbroker_v1_control_proto_init() {
 	if File_api_kmsbroker_v1_control_proto != nil {
 		return
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[1].OneofWrappers = []any{}
-	file_api_kmsbroker_v1_control_proto_msgTypes[2].OneofWrappers = []any{}
-	file_api_kmsbroker_v1_control_proto_msgTypes[3].OneofWrappers = []any{
-		(*ImportEvent_Step_)(nil),
-		(*ImportEvent_Key)(nil),
-	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[15].OneofWrappers = []any{
+	file_api_kmsbroker_v1_keys_proto_init()
+	file_api_kmsbroker_v1_control_proto_msgTypes[5].OneofWrappers = []any{
 		(*CheckEvent_Result)(nil),
 		(*CheckEvent_Report_)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[27].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   31,
+			NumEnums:      0,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_api_kmsbroker_v1_control_proto_goTypes,
 		DependencyIndexes: file_api_kmsbroker_v1_control_proto_depIdxs,
-		EnumInfos:         file_api_kmsbroker_v1_control_proto_enumTypes,
 		MessageInfos:      file_api_kmsbroker_v1_control_proto_msgTypes,
 	}.Build()
 	File_api_kmsbroker_v1_control_proto = out.File

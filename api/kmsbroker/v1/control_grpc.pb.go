@@ -27,16 +27,27 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Control_Status_FullMethodName              = "/kmsbroker.v1.Control/Status"
 	Control_ImportKey_FullMethodName           = "/kmsbroker.v1.Control/ImportKey"
+	Control_RotateKey_FullMethodName           = "/kmsbroker.v1.Control/RotateKey"
+	Control_AddRegion_FullMethodName           = "/kmsbroker.v1.Control/AddRegion"
+	Control_PlanKey_FullMethodName             = "/kmsbroker.v1.Control/PlanKey"
 	Control_ReimportKey_FullMethodName         = "/kmsbroker.v1.Control/ReimportKey"
 	Control_AbandonImport_FullMethodName       = "/kmsbroker.v1.Control/AbandonImport"
 	Control_VerifyKey_FullMethodName           = "/kmsbroker.v1.Control/VerifyKey"
+	Control_AdoptKey_FullMethodName            = "/kmsbroker.v1.Control/AdoptKey"
+	Control_ForgetKey_FullMethodName           = "/kmsbroker.v1.Control/ForgetKey"
+	Control_SealKey_FullMethodName             = "/kmsbroker.v1.Control/SealKey"
 	Control_ListKeys_FullMethodName            = "/kmsbroker.v1.Control/ListKeys"
 	Control_ShowKey_FullMethodName             = "/kmsbroker.v1.Control/ShowKey"
+	Control_KeyDetails_FullMethodName          = "/kmsbroker.v1.Control/KeyDetails"
+	Control_KeyEvidence_FullMethodName         = "/kmsbroker.v1.Control/KeyEvidence"
 	Control_EnableKey_FullMethodName           = "/kmsbroker.v1.Control/EnableKey"
 	Control_DisableKey_FullMethodName          = "/kmsbroker.v1.Control/DisableKey"
 	Control_DeleteKeyMaterial_FullMethodName   = "/kmsbroker.v1.Control/DeleteKeyMaterial"
 	Control_ScheduleKeyDeletion_FullMethodName = "/kmsbroker.v1.Control/ScheduleKeyDeletion"
 	Control_CancelKeyDeletion_FullMethodName   = "/kmsbroker.v1.Control/CancelKeyDeletion"
+	Control_ProtectKey_FullMethodName          = "/kmsbroker.v1.Control/ProtectKey"
+	Control_TagKey_FullMethodName              = "/kmsbroker.v1.Control/TagKey"
+	Control_SetDescription_FullMethodName      = "/kmsbroker.v1.Control/SetDescription"
 	Control_ListBackends_FullMethodName        = "/kmsbroker.v1.Control/ListBackends"
 	Control_ShowBackend_FullMethodName         = "/kmsbroker.v1.Control/ShowBackend"
 	Control_ListBackendKeys_FullMethodName     = "/kmsbroker.v1.Control/ListBackendKeys"
@@ -51,28 +62,51 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type ControlClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
-	// ImportKey generates a key in an HSM and imports it as a new EXTERNAL CMK.
-	// Each step is reported as it starts and as it ends; the last event carries
-	// the key. A call for a name whose import was interrupted resumes it.
+	// ImportKey generates a key in an HSM and imports it as a new EXTERNAL CMK, in
+	// one or several regions. Each step is reported as it starts and as it ends; the
+	// last event carries the key. A call for a name whose import was interrupted
+	// resumes it.
 	ImportKey(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error)
-	// ReimportKey wraps the same HSM key again and imports it into the same CMK:
+	// RotateKey gives a key a new HSM key and new CMKs in all its regions, and moves
+	// its alias there. The old CMKs stay for decrypting.
+	RotateKey(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error)
+	// AddRegion imports the HSM key of a key in more regions.
+	AddRegion(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error)
+	// PlanKey checks what one of these three would and tells the steps it would
+	// take. Nothing is made.
+	PlanKey(ctx context.Context, in *PlanKeyRequest, opts ...grpc.CallOption) (*PlanKeyResponse, error)
+	// ReimportKey wraps the same HSM key again and imports it into the same CMKs:
 	// after expiry or deletion of the material, or to have the service itself
 	// confirm that the material is the same.
 	ReimportKey(ctx context.Context, in *ReimportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error)
 	// AbandonImport forgets an unfinished import. What it made already, an HSM key
-	// and perhaps a CMK, stays and is named in the answer.
+	// and perhaps CMKs, stays and is named in the answer.
 	AbandonImport(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*UnfinishedImport, error)
 	// VerifyKey encrypts and decrypts through KMS and compares the HSM's check
 	// value with the recorded one.
-	VerifyKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*VerifyKeyResponse, error)
+	VerifyKey(ctx context.Context, in *VerifyKeyRequest, opts ...grpc.CallOption) (*VerifyKeyResponse, error)
+	// AdoptKey gives a name to a CMK that was made without the broker.
+	AdoptKey(ctx context.Context, in *AdoptKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// ForgetKey removes a name. Its CMKs and HSM keys stay; the answer names them.
+	ForgetKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// SealKey makes the HSM key unextractable for ever: its material can never be
+	// imported again, so it must never expire.
+	SealKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error)
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
 	// ShowKey asks KMS for the present state.
 	ShowKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error)
-	EnableKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error)
-	DisableKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error)
-	DeleteKeyMaterial(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error)
+	// KeyDetails asks KMS for all that it says of CMKs.
+	KeyDetails(ctx context.Context, in *Target, opts ...grpc.CallOption) (*KeyDetailsResponse, error)
+	// KeyEvidence returns the signed history of a key.
+	KeyEvidence(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*KeyEvidenceResponse, error)
+	EnableKey(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error)
+	DisableKey(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error)
+	DeleteKeyMaterial(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error)
 	ScheduleKeyDeletion(ctx context.Context, in *ScheduleKeyDeletionRequest, opts ...grpc.CallOption) (*Key, error)
-	CancelKeyDeletion(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error)
+	CancelKeyDeletion(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error)
+	ProtectKey(ctx context.Context, in *ProtectKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	TagKey(ctx context.Context, in *TagKeyRequest, opts ...grpc.CallOption) (*Key, error)
+	SetDescription(ctx context.Context, in *SetDescriptionRequest, opts ...grpc.CallOption) (*Key, error)
 	ListBackends(ctx context.Context, in *ListBackendsRequest, opts ...grpc.CallOption) (*ListBackendsResponse, error)
 	ShowBackend(ctx context.Context, in *ShowBackendRequest, opts ...grpc.CallOption) (*Backend, error)
 	ListBackendKeys(ctx context.Context, in *ListBackendKeysRequest, opts ...grpc.CallOption) (*ListBackendKeysResponse, error)
@@ -129,9 +163,57 @@ func (c *controlClient) ImportKey(ctx context.Context, in *ImportKeyRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_ImportKeyClient = grpc.ServerStreamingClient[ImportEvent]
 
+func (c *controlClient) RotateKey(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_RotateKey_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportKeyRequest, ImportEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_RotateKeyClient = grpc.ServerStreamingClient[ImportEvent]
+
+func (c *controlClient) AddRegion(ctx context.Context, in *ImportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_AddRegion_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportKeyRequest, ImportEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_AddRegionClient = grpc.ServerStreamingClient[ImportEvent]
+
+func (c *controlClient) PlanKey(ctx context.Context, in *PlanKeyRequest, opts ...grpc.CallOption) (*PlanKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanKeyResponse)
+	err := c.cc.Invoke(ctx, Control_PlanKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) ReimportKey(ctx context.Context, in *ReimportKeyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImportEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_ReimportKey_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_ReimportKey_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -158,10 +240,40 @@ func (c *controlClient) AbandonImport(ctx context.Context, in *KeyRequest, opts 
 	return out, nil
 }
 
-func (c *controlClient) VerifyKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*VerifyKeyResponse, error) {
+func (c *controlClient) VerifyKey(ctx context.Context, in *VerifyKeyRequest, opts ...grpc.CallOption) (*VerifyKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VerifyKeyResponse)
 	err := c.cc.Invoke(ctx, Control_VerifyKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) AdoptKey(ctx context.Context, in *AdoptKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Control_AdoptKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ForgetKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Control_ForgetKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) SealKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Control_SealKey_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +300,27 @@ func (c *controlClient) ShowKey(ctx context.Context, in *KeyRequest, opts ...grp
 	return out, nil
 }
 
-func (c *controlClient) EnableKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error) {
+func (c *controlClient) KeyDetails(ctx context.Context, in *Target, opts ...grpc.CallOption) (*KeyDetailsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyDetailsResponse)
+	err := c.cc.Invoke(ctx, Control_KeyDetails_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) KeyEvidence(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*KeyEvidenceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyEvidenceResponse)
+	err := c.cc.Invoke(ctx, Control_KeyEvidence_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) EnableKey(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Key)
 	err := c.cc.Invoke(ctx, Control_EnableKey_FullMethodName, in, out, cOpts...)
@@ -198,7 +330,7 @@ func (c *controlClient) EnableKey(ctx context.Context, in *KeyRequest, opts ...g
 	return out, nil
 }
 
-func (c *controlClient) DisableKey(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error) {
+func (c *controlClient) DisableKey(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Key)
 	err := c.cc.Invoke(ctx, Control_DisableKey_FullMethodName, in, out, cOpts...)
@@ -208,7 +340,7 @@ func (c *controlClient) DisableKey(ctx context.Context, in *KeyRequest, opts ...
 	return out, nil
 }
 
-func (c *controlClient) DeleteKeyMaterial(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error) {
+func (c *controlClient) DeleteKeyMaterial(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Key)
 	err := c.cc.Invoke(ctx, Control_DeleteKeyMaterial_FullMethodName, in, out, cOpts...)
@@ -228,10 +360,40 @@ func (c *controlClient) ScheduleKeyDeletion(ctx context.Context, in *ScheduleKey
 	return out, nil
 }
 
-func (c *controlClient) CancelKeyDeletion(ctx context.Context, in *KeyRequest, opts ...grpc.CallOption) (*Key, error) {
+func (c *controlClient) CancelKeyDeletion(ctx context.Context, in *Target, opts ...grpc.CallOption) (*Key, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Key)
 	err := c.cc.Invoke(ctx, Control_CancelKeyDeletion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ProtectKey(ctx context.Context, in *ProtectKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Control_ProtectKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) TagKey(ctx context.Context, in *TagKeyRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Control_TagKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) SetDescription(ctx context.Context, in *SetDescriptionRequest, opts ...grpc.CallOption) (*Key, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Key)
+	err := c.cc.Invoke(ctx, Control_SetDescription_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +432,7 @@ func (c *controlClient) ListBackendKeys(ctx context.Context, in *ListBackendKeys
 
 func (c *controlClient) CheckBackend(ctx context.Context, in *CheckBackendRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_CheckBackend_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[4], Control_CheckBackend_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -322,28 +484,51 @@ func (c *controlClient) RetryLogin(ctx context.Context, in *RetryLoginRequest, o
 // for forward compatibility.
 type ControlServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
-	// ImportKey generates a key in an HSM and imports it as a new EXTERNAL CMK.
-	// Each step is reported as it starts and as it ends; the last event carries
-	// the key. A call for a name whose import was interrupted resumes it.
+	// ImportKey generates a key in an HSM and imports it as a new EXTERNAL CMK, in
+	// one or several regions. Each step is reported as it starts and as it ends; the
+	// last event carries the key. A call for a name whose import was interrupted
+	// resumes it.
 	ImportKey(*ImportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error
-	// ReimportKey wraps the same HSM key again and imports it into the same CMK:
+	// RotateKey gives a key a new HSM key and new CMKs in all its regions, and moves
+	// its alias there. The old CMKs stay for decrypting.
+	RotateKey(*ImportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error
+	// AddRegion imports the HSM key of a key in more regions.
+	AddRegion(*ImportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error
+	// PlanKey checks what one of these three would and tells the steps it would
+	// take. Nothing is made.
+	PlanKey(context.Context, *PlanKeyRequest) (*PlanKeyResponse, error)
+	// ReimportKey wraps the same HSM key again and imports it into the same CMKs:
 	// after expiry or deletion of the material, or to have the service itself
 	// confirm that the material is the same.
 	ReimportKey(*ReimportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error
 	// AbandonImport forgets an unfinished import. What it made already, an HSM key
-	// and perhaps a CMK, stays and is named in the answer.
+	// and perhaps CMKs, stays and is named in the answer.
 	AbandonImport(context.Context, *KeyRequest) (*UnfinishedImport, error)
 	// VerifyKey encrypts and decrypts through KMS and compares the HSM's check
 	// value with the recorded one.
-	VerifyKey(context.Context, *KeyRequest) (*VerifyKeyResponse, error)
+	VerifyKey(context.Context, *VerifyKeyRequest) (*VerifyKeyResponse, error)
+	// AdoptKey gives a name to a CMK that was made without the broker.
+	AdoptKey(context.Context, *AdoptKeyRequest) (*Key, error)
+	// ForgetKey removes a name. Its CMKs and HSM keys stay; the answer names them.
+	ForgetKey(context.Context, *KeyRequest) (*Key, error)
+	// SealKey makes the HSM key unextractable for ever: its material can never be
+	// imported again, so it must never expire.
+	SealKey(context.Context, *KeyRequest) (*Key, error)
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	// ShowKey asks KMS for the present state.
 	ShowKey(context.Context, *KeyRequest) (*Key, error)
-	EnableKey(context.Context, *KeyRequest) (*Key, error)
-	DisableKey(context.Context, *KeyRequest) (*Key, error)
-	DeleteKeyMaterial(context.Context, *KeyRequest) (*Key, error)
+	// KeyDetails asks KMS for all that it says of CMKs.
+	KeyDetails(context.Context, *Target) (*KeyDetailsResponse, error)
+	// KeyEvidence returns the signed history of a key.
+	KeyEvidence(context.Context, *KeyRequest) (*KeyEvidenceResponse, error)
+	EnableKey(context.Context, *Target) (*Key, error)
+	DisableKey(context.Context, *Target) (*Key, error)
+	DeleteKeyMaterial(context.Context, *Target) (*Key, error)
 	ScheduleKeyDeletion(context.Context, *ScheduleKeyDeletionRequest) (*Key, error)
-	CancelKeyDeletion(context.Context, *KeyRequest) (*Key, error)
+	CancelKeyDeletion(context.Context, *Target) (*Key, error)
+	ProtectKey(context.Context, *ProtectKeyRequest) (*Key, error)
+	TagKey(context.Context, *TagKeyRequest) (*Key, error)
+	SetDescription(context.Context, *SetDescriptionRequest) (*Key, error)
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
 	ShowBackend(context.Context, *ShowBackendRequest) (*Backend, error)
 	ListBackendKeys(context.Context, *ListBackendKeysRequest) (*ListBackendKeysResponse, error)
@@ -377,14 +562,32 @@ func (UnimplementedControlServer) Status(context.Context, *StatusRequest) (*Stat
 func (UnimplementedControlServer) ImportKey(*ImportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error {
 	return status.Error(codes.Unimplemented, "method ImportKey not implemented")
 }
+func (UnimplementedControlServer) RotateKey(*ImportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error {
+	return status.Error(codes.Unimplemented, "method RotateKey not implemented")
+}
+func (UnimplementedControlServer) AddRegion(*ImportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error {
+	return status.Error(codes.Unimplemented, "method AddRegion not implemented")
+}
+func (UnimplementedControlServer) PlanKey(context.Context, *PlanKeyRequest) (*PlanKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanKey not implemented")
+}
 func (UnimplementedControlServer) ReimportKey(*ReimportKeyRequest, grpc.ServerStreamingServer[ImportEvent]) error {
 	return status.Error(codes.Unimplemented, "method ReimportKey not implemented")
 }
 func (UnimplementedControlServer) AbandonImport(context.Context, *KeyRequest) (*UnfinishedImport, error) {
 	return nil, status.Error(codes.Unimplemented, "method AbandonImport not implemented")
 }
-func (UnimplementedControlServer) VerifyKey(context.Context, *KeyRequest) (*VerifyKeyResponse, error) {
+func (UnimplementedControlServer) VerifyKey(context.Context, *VerifyKeyRequest) (*VerifyKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method VerifyKey not implemented")
+}
+func (UnimplementedControlServer) AdoptKey(context.Context, *AdoptKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptKey not implemented")
+}
+func (UnimplementedControlServer) ForgetKey(context.Context, *KeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForgetKey not implemented")
+}
+func (UnimplementedControlServer) SealKey(context.Context, *KeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method SealKey not implemented")
 }
 func (UnimplementedControlServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
@@ -392,20 +595,35 @@ func (UnimplementedControlServer) ListKeys(context.Context, *ListKeysRequest) (*
 func (UnimplementedControlServer) ShowKey(context.Context, *KeyRequest) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShowKey not implemented")
 }
-func (UnimplementedControlServer) EnableKey(context.Context, *KeyRequest) (*Key, error) {
+func (UnimplementedControlServer) KeyDetails(context.Context, *Target) (*KeyDetailsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KeyDetails not implemented")
+}
+func (UnimplementedControlServer) KeyEvidence(context.Context, *KeyRequest) (*KeyEvidenceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KeyEvidence not implemented")
+}
+func (UnimplementedControlServer) EnableKey(context.Context, *Target) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method EnableKey not implemented")
 }
-func (UnimplementedControlServer) DisableKey(context.Context, *KeyRequest) (*Key, error) {
+func (UnimplementedControlServer) DisableKey(context.Context, *Target) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method DisableKey not implemented")
 }
-func (UnimplementedControlServer) DeleteKeyMaterial(context.Context, *KeyRequest) (*Key, error) {
+func (UnimplementedControlServer) DeleteKeyMaterial(context.Context, *Target) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteKeyMaterial not implemented")
 }
 func (UnimplementedControlServer) ScheduleKeyDeletion(context.Context, *ScheduleKeyDeletionRequest) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method ScheduleKeyDeletion not implemented")
 }
-func (UnimplementedControlServer) CancelKeyDeletion(context.Context, *KeyRequest) (*Key, error) {
+func (UnimplementedControlServer) CancelKeyDeletion(context.Context, *Target) (*Key, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelKeyDeletion not implemented")
+}
+func (UnimplementedControlServer) ProtectKey(context.Context, *ProtectKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProtectKey not implemented")
+}
+func (UnimplementedControlServer) TagKey(context.Context, *TagKeyRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method TagKey not implemented")
+}
+func (UnimplementedControlServer) SetDescription(context.Context, *SetDescriptionRequest) (*Key, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetDescription not implemented")
 }
 func (UnimplementedControlServer) ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBackends not implemented")
@@ -478,6 +696,46 @@ func _Control_ImportKey_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_ImportKeyServer = grpc.ServerStreamingServer[ImportEvent]
 
+func _Control_RotateKey_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ImportKeyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).RotateKey(m, &grpc.GenericServerStream[ImportKeyRequest, ImportEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_RotateKeyServer = grpc.ServerStreamingServer[ImportEvent]
+
+func _Control_AddRegion_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ImportKeyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).AddRegion(m, &grpc.GenericServerStream[ImportKeyRequest, ImportEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_AddRegionServer = grpc.ServerStreamingServer[ImportEvent]
+
+func _Control_PlanKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).PlanKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_PlanKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).PlanKey(ctx, req.(*PlanKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_ReimportKey_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ReimportKeyRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -508,7 +766,7 @@ func _Control_AbandonImport_Handler(srv interface{}, ctx context.Context, dec fu
 }
 
 func _Control_VerifyKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(KeyRequest)
+	in := new(VerifyKeyRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -520,7 +778,61 @@ func _Control_VerifyKey_Handler(srv interface{}, ctx context.Context, dec func(i
 		FullMethod: Control_VerifyKey_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ControlServer).VerifyKey(ctx, req.(*KeyRequest))
+		return srv.(ControlServer).VerifyKey(ctx, req.(*VerifyKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_AdoptKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).AdoptKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_AdoptKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).AdoptKey(ctx, req.(*AdoptKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ForgetKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ForgetKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ForgetKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ForgetKey(ctx, req.(*KeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_SealKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).SealKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_SealKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).SealKey(ctx, req.(*KeyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -561,8 +873,44 @@ func _Control_ShowKey_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Control_EnableKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+func _Control_KeyDetails_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Target)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).KeyDetails(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_KeyDetails_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).KeyDetails(ctx, req.(*Target))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_KeyEvidence_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(KeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).KeyEvidence(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_KeyEvidence_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).KeyEvidence(ctx, req.(*KeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_EnableKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Target)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -574,13 +922,13 @@ func _Control_EnableKey_Handler(srv interface{}, ctx context.Context, dec func(i
 		FullMethod: Control_EnableKey_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ControlServer).EnableKey(ctx, req.(*KeyRequest))
+		return srv.(ControlServer).EnableKey(ctx, req.(*Target))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
 func _Control_DisableKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(KeyRequest)
+	in := new(Target)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -592,13 +940,13 @@ func _Control_DisableKey_Handler(srv interface{}, ctx context.Context, dec func(
 		FullMethod: Control_DisableKey_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ControlServer).DisableKey(ctx, req.(*KeyRequest))
+		return srv.(ControlServer).DisableKey(ctx, req.(*Target))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
 func _Control_DeleteKeyMaterial_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(KeyRequest)
+	in := new(Target)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -610,7 +958,7 @@ func _Control_DeleteKeyMaterial_Handler(srv interface{}, ctx context.Context, de
 		FullMethod: Control_DeleteKeyMaterial_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ControlServer).DeleteKeyMaterial(ctx, req.(*KeyRequest))
+		return srv.(ControlServer).DeleteKeyMaterial(ctx, req.(*Target))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -634,7 +982,7 @@ func _Control_ScheduleKeyDeletion_Handler(srv interface{}, ctx context.Context, 
 }
 
 func _Control_CancelKeyDeletion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(KeyRequest)
+	in := new(Target)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -646,7 +994,61 @@ func _Control_CancelKeyDeletion_Handler(srv interface{}, ctx context.Context, de
 		FullMethod: Control_CancelKeyDeletion_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ControlServer).CancelKeyDeletion(ctx, req.(*KeyRequest))
+		return srv.(ControlServer).CancelKeyDeletion(ctx, req.(*Target))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ProtectKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProtectKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ProtectKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ProtectKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ProtectKey(ctx, req.(*ProtectKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_TagKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TagKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).TagKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_TagKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).TagKey(ctx, req.(*TagKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_SetDescription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetDescriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).SetDescription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_SetDescription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).SetDescription(ctx, req.(*SetDescriptionRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -782,6 +1184,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Control_Status_Handler,
 		},
 		{
+			MethodName: "PlanKey",
+			Handler:    _Control_PlanKey_Handler,
+		},
+		{
 			MethodName: "AbandonImport",
 			Handler:    _Control_AbandonImport_Handler,
 		},
@@ -790,12 +1196,32 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Control_VerifyKey_Handler,
 		},
 		{
+			MethodName: "AdoptKey",
+			Handler:    _Control_AdoptKey_Handler,
+		},
+		{
+			MethodName: "ForgetKey",
+			Handler:    _Control_ForgetKey_Handler,
+		},
+		{
+			MethodName: "SealKey",
+			Handler:    _Control_SealKey_Handler,
+		},
+		{
 			MethodName: "ListKeys",
 			Handler:    _Control_ListKeys_Handler,
 		},
 		{
 			MethodName: "ShowKey",
 			Handler:    _Control_ShowKey_Handler,
+		},
+		{
+			MethodName: "KeyDetails",
+			Handler:    _Control_KeyDetails_Handler,
+		},
+		{
+			MethodName: "KeyEvidence",
+			Handler:    _Control_KeyEvidence_Handler,
 		},
 		{
 			MethodName: "EnableKey",
@@ -816,6 +1242,18 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelKeyDeletion",
 			Handler:    _Control_CancelKeyDeletion_Handler,
+		},
+		{
+			MethodName: "ProtectKey",
+			Handler:    _Control_ProtectKey_Handler,
+		},
+		{
+			MethodName: "TagKey",
+			Handler:    _Control_TagKey_Handler,
+		},
+		{
+			MethodName: "SetDescription",
+			Handler:    _Control_SetDescription_Handler,
 		},
 		{
 			MethodName: "ListBackends",
@@ -846,6 +1284,16 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ImportKey",
 			Handler:       _Control_ImportKey_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RotateKey",
+			Handler:       _Control_RotateKey_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "AddRegion",
+			Handler:       _Control_AddRegion_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -37,6 +37,7 @@ type EncryptRequest struct {
 	// Authenticated with the ciphertext, not stored in it: Decrypt needs the same
 	// entries again. Names that begin "kmsbroker." are refused.
 	EncryptionContext map[string]string `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Region            string            `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"` // of the CMK to use; default: the key's home region
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -90,6 +91,13 @@ func (x *EncryptRequest) GetEncryptionContext() map[string]string {
 		return x.EncryptionContext
 	}
 	return nil
+}
+
+func (x *EncryptRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 type EncryptResponse struct {
@@ -173,8 +181,11 @@ type DecryptRequest struct {
 	CiphertextBlob    string                 `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
 	EncryptionContext map[string]string      `protobuf:"bytes,2,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Key               string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"` // optional: refuse unless this key opened the blob
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Where the blob was made; default: the home region of the named key, or the
+	// region that the daemon is configured with.
+	Region        string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DecryptRequest) Reset() {
@@ -224,6 +235,13 @@ func (x *DecryptRequest) GetEncryptionContext() map[string]string {
 func (x *DecryptRequest) GetKey() string {
 	if x != nil {
 		return x.Key
+	}
+	return ""
+}
+
+func (x *DecryptRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
 	}
 	return ""
 }
@@ -304,18 +322,203 @@ func (x *DecryptResponse) GetRequestId() string {
 	return ""
 }
 
+type ReEncryptRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	CiphertextBlob string                 `protobuf:"bytes,1,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	SourceContext  map[string]string      `protobuf:"bytes,2,rep,name=source_context,json=sourceContext,proto3" json:"source_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	SourceRegion   string                 `protobuf:"bytes,3,opt,name=source_region,json=sourceRegion,proto3" json:"source_region,omitempty"` // as in DecryptRequest
+	Key            string                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`                                       // to encrypt with
+	Context        map[string]string      `protobuf:"bytes,5,rep,name=context,proto3" json:"context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Region         string                 `protobuf:"bytes,6,opt,name=region,proto3" json:"region,omitempty"` // as in EncryptRequest
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ReEncryptRequest) Reset() {
+	*x = ReEncryptRequest{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptRequest) ProtoMessage() {}
+
+func (x *ReEncryptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptRequest.ProtoReflect.Descriptor instead.
+func (*ReEncryptRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ReEncryptRequest) GetCiphertextBlob() string {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetSourceContext() map[string]string {
+	if x != nil {
+		return x.SourceContext
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetSourceRegion() string {
+	if x != nil {
+		return x.SourceRegion
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ReEncryptRequest) GetContext() map[string]string {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+func (x *ReEncryptRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+type ReEncryptResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Key            string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	KeyId          string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	KeyVersionId   string                 `protobuf:"bytes,3,opt,name=key_version_id,json=keyVersionId,proto3" json:"key_version_id,omitempty"` // empty when the blob is unchanged
+	CiphertextBlob string                 `protobuf:"bytes,4,opt,name=ciphertext_blob,json=ciphertextBlob,proto3" json:"ciphertext_blob,omitempty"`
+	RequestId      string                 `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // of the encryption, or of the decryption when the blob is unchanged
+	SourceKey      string                 `protobuf:"bytes,6,opt,name=source_key,json=sourceKey,proto3" json:"source_key,omitempty"`
+	SourceKeyId    string                 `protobuf:"bytes,7,opt,name=source_key_id,json=sourceKeyId,proto3" json:"source_key_id,omitempty"`
+	Unchanged      bool                   `protobuf:"varint,8,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ReEncryptResponse) Reset() {
+	*x = ReEncryptResponse{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptResponse) ProtoMessage() {}
+
+func (x *ReEncryptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptResponse.ProtoReflect.Descriptor instead.
+func (*ReEncryptResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReEncryptResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetKeyVersionId() string {
+	if x != nil {
+		return x.KeyVersionId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetCiphertextBlob() string {
+	if x != nil {
+		return x.CiphertextBlob
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetSourceKey() string {
+	if x != nil {
+		return x.SourceKey
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetSourceKeyId() string {
+	if x != nil {
+		return x.SourceKeyId
+	}
+	return ""
+}
+
+func (x *ReEncryptResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
 type GenerateDataKeyRequest struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Key               string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	NumberOfBytes     uint32                 `protobuf:"varint,2,opt,name=number_of_bytes,json=numberOfBytes,proto3" json:"number_of_bytes,omitempty"` // 1 to 1024; 0 means 32
 	EncryptionContext map[string]string      `protobuf:"bytes,3,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Region            string                 `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *GenerateDataKeyRequest) Reset() {
 	*x = GenerateDataKeyRequest{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +530,7 @@ func (x *GenerateDataKeyRequest) String() string {
 func (*GenerateDataKeyRequest) ProtoMessage() {}
 
 func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +543,7 @@ func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{4}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GenerateDataKeyRequest) GetKey() string {
@@ -364,6 +567,13 @@ func (x *GenerateDataKeyRequest) GetEncryptionContext() map[string]string {
 	return nil
 }
 
+func (x *GenerateDataKeyRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
 type GenerateDataKeyResponse struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Key            string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -378,7 +588,7 @@ type GenerateDataKeyResponse struct {
 
 func (x *GenerateDataKeyResponse) Reset() {
 	*x = GenerateDataKeyResponse{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +600,7 @@ func (x *GenerateDataKeyResponse) String() string {
 func (*GenerateDataKeyResponse) ProtoMessage() {}
 
 func (x *GenerateDataKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +613,7 @@ func (x *GenerateDataKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyResponse.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{5}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GenerateDataKeyResponse) GetKey() string {
@@ -452,11 +662,12 @@ var File_api_kmsbroker_v1_crypto_proto protoreflect.FileDescriptor
 
 const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\n" +
-	"\x1dapi/kmsbroker/v1/crypto.proto\x12\fkmsbroker.v1\"\xea\x01\n" +
+	"\x1dapi/kmsbroker/v1/crypto.proto\x12\fkmsbroker.v1\"\x82\x02\n" +
 	"\x0eEncryptRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
 	"\tplaintext\x18\x02 \x01(\fR\tplaintext\x12b\n" +
-	"\x12encryption_context\x18\x03 \x03(\v23.kmsbroker.v1.EncryptRequest.EncryptionContextEntryR\x11encryptionContext\x1aD\n" +
+	"\x12encryption_context\x18\x03 \x03(\v23.kmsbroker.v1.EncryptRequest.EncryptionContextEntryR\x11encryptionContext\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
@@ -466,11 +677,12 @@ const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\x0ekey_version_id\x18\x03 \x01(\tR\fkeyVersionId\x12'\n" +
 	"\x0fciphertext_blob\x18\x04 \x01(\tR\x0eciphertextBlob\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\xf5\x01\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x8d\x02\n" +
 	"\x0eDecryptRequest\x12'\n" +
 	"\x0fciphertext_blob\x18\x01 \x01(\tR\x0eciphertextBlob\x12b\n" +
 	"\x12encryption_context\x18\x02 \x03(\v23.kmsbroker.v1.DecryptRequest.EncryptionContextEntryR\x11encryptionContext\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\x1aD\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x01\n" +
@@ -480,11 +692,36 @@ const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\x0ekey_version_id\x18\x03 \x01(\tR\fkeyVersionId\x12\x1c\n" +
 	"\tplaintext\x18\x04 \x01(\fR\tplaintext\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\x84\x02\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\xa9\x03\n" +
+	"\x10ReEncryptRequest\x12'\n" +
+	"\x0fciphertext_blob\x18\x01 \x01(\tR\x0eciphertextBlob\x12X\n" +
+	"\x0esource_context\x18\x02 \x03(\v21.kmsbroker.v1.ReEncryptRequest.SourceContextEntryR\rsourceContext\x12#\n" +
+	"\rsource_region\x18\x03 \x01(\tR\fsourceRegion\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\tR\x03key\x12E\n" +
+	"\acontext\x18\x05 \x03(\v2+.kmsbroker.v1.ReEncryptRequest.ContextEntryR\acontext\x12\x16\n" +
+	"\x06region\x18\x06 \x01(\tR\x06region\x1a@\n" +
+	"\x12SourceContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x02\n" +
+	"\x11ReEncryptResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12$\n" +
+	"\x0ekey_version_id\x18\x03 \x01(\tR\fkeyVersionId\x12'\n" +
+	"\x0fciphertext_blob\x18\x04 \x01(\tR\x0eciphertextBlob\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12\x1d\n" +
+	"\n" +
+	"source_key\x18\x06 \x01(\tR\tsourceKey\x12\"\n" +
+	"\rsource_key_id\x18\a \x01(\tR\vsourceKeyId\x12\x1c\n" +
+	"\tunchanged\x18\b \x01(\bR\tunchanged\"\x9c\x02\n" +
 	"\x16GenerateDataKeyRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12&\n" +
 	"\x0fnumber_of_bytes\x18\x02 \x01(\rR\rnumberOfBytes\x12j\n" +
-	"\x12encryption_context\x18\x03 \x03(\v2;.kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntryR\x11encryptionContext\x1aD\n" +
+	"\x12encryption_context\x18\x03 \x03(\v2;.kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntryR\x11encryptionContext\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x01\n" +
@@ -495,10 +732,11 @@ const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\tplaintext\x18\x04 \x01(\fR\tplaintext\x12'\n" +
 	"\x0fciphertext_blob\x18\x05 \x01(\tR\x0eciphertextBlob\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId2\xe8\x02\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId2\xb6\x03\n" +
 	"\x06Crypto\x12F\n" +
 	"\aEncrypt\x12\x1c.kmsbroker.v1.EncryptRequest\x1a\x1d.kmsbroker.v1.EncryptResponse\x12F\n" +
-	"\aDecrypt\x12\x1c.kmsbroker.v1.DecryptRequest\x1a\x1d.kmsbroker.v1.DecryptResponse\x12^\n" +
+	"\aDecrypt\x12\x1c.kmsbroker.v1.DecryptRequest\x1a\x1d.kmsbroker.v1.DecryptResponse\x12L\n" +
+	"\tReEncrypt\x12\x1e.kmsbroker.v1.ReEncryptRequest\x1a\x1f.kmsbroker.v1.ReEncryptResponse\x12^\n" +
 	"\x0fGenerateDataKey\x12$.kmsbroker.v1.GenerateDataKeyRequest\x1a%.kmsbroker.v1.GenerateDataKeyResponse\x12n\n" +
 	"\x1fGenerateDataKeyWithoutPlaintext\x12$.kmsbroker.v1.GenerateDataKeyRequest\x1a%.kmsbroker.v1.GenerateDataKeyResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
@@ -514,35 +752,43 @@ func file_api_kmsbroker_v1_crypto_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_crypto_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_crypto_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_api_kmsbroker_v1_crypto_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_api_kmsbroker_v1_crypto_proto_goTypes = []any{
 	(*EncryptRequest)(nil),          // 0: kmsbroker.v1.EncryptRequest
 	(*EncryptResponse)(nil),         // 1: kmsbroker.v1.EncryptResponse
 	(*DecryptRequest)(nil),          // 2: kmsbroker.v1.DecryptRequest
 	(*DecryptResponse)(nil),         // 3: kmsbroker.v1.DecryptResponse
-	(*GenerateDataKeyRequest)(nil),  // 4: kmsbroker.v1.GenerateDataKeyRequest
-	(*GenerateDataKeyResponse)(nil), // 5: kmsbroker.v1.GenerateDataKeyResponse
-	nil,                             // 6: kmsbroker.v1.EncryptRequest.EncryptionContextEntry
-	nil,                             // 7: kmsbroker.v1.DecryptRequest.EncryptionContextEntry
-	nil,                             // 8: kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	(*ReEncryptRequest)(nil),        // 4: kmsbroker.v1.ReEncryptRequest
+	(*ReEncryptResponse)(nil),       // 5: kmsbroker.v1.ReEncryptResponse
+	(*GenerateDataKeyRequest)(nil),  // 6: kmsbroker.v1.GenerateDataKeyRequest
+	(*GenerateDataKeyResponse)(nil), // 7: kmsbroker.v1.GenerateDataKeyResponse
+	nil,                             // 8: kmsbroker.v1.EncryptRequest.EncryptionContextEntry
+	nil,                             // 9: kmsbroker.v1.DecryptRequest.EncryptionContextEntry
+	nil,                             // 10: kmsbroker.v1.ReEncryptRequest.SourceContextEntry
+	nil,                             // 11: kmsbroker.v1.ReEncryptRequest.ContextEntry
+	nil,                             // 12: kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
 }
 var file_api_kmsbroker_v1_crypto_proto_depIdxs = []int32{
-	6, // 0: kmsbroker.v1.EncryptRequest.encryption_context:type_name -> kmsbroker.v1.EncryptRequest.EncryptionContextEntry
-	7, // 1: kmsbroker.v1.DecryptRequest.encryption_context:type_name -> kmsbroker.v1.DecryptRequest.EncryptionContextEntry
-	8, // 2: kmsbroker.v1.GenerateDataKeyRequest.encryption_context:type_name -> kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
-	0, // 3: kmsbroker.v1.Crypto.Encrypt:input_type -> kmsbroker.v1.EncryptRequest
-	2, // 4: kmsbroker.v1.Crypto.Decrypt:input_type -> kmsbroker.v1.DecryptRequest
-	4, // 5: kmsbroker.v1.Crypto.GenerateDataKey:input_type -> kmsbroker.v1.GenerateDataKeyRequest
-	4, // 6: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:input_type -> kmsbroker.v1.GenerateDataKeyRequest
-	1, // 7: kmsbroker.v1.Crypto.Encrypt:output_type -> kmsbroker.v1.EncryptResponse
-	3, // 8: kmsbroker.v1.Crypto.Decrypt:output_type -> kmsbroker.v1.DecryptResponse
-	5, // 9: kmsbroker.v1.Crypto.GenerateDataKey:output_type -> kmsbroker.v1.GenerateDataKeyResponse
-	5, // 10: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:output_type -> kmsbroker.v1.GenerateDataKeyResponse
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8,  // 0: kmsbroker.v1.EncryptRequest.encryption_context:type_name -> kmsbroker.v1.EncryptRequest.EncryptionContextEntry
+	9,  // 1: kmsbroker.v1.DecryptRequest.encryption_context:type_name -> kmsbroker.v1.DecryptRequest.EncryptionContextEntry
+	10, // 2: kmsbroker.v1.ReEncryptRequest.source_context:type_name -> kmsbroker.v1.ReEncryptRequest.SourceContextEntry
+	11, // 3: kmsbroker.v1.ReEncryptRequest.context:type_name -> kmsbroker.v1.ReEncryptRequest.ContextEntry
+	12, // 4: kmsbroker.v1.GenerateDataKeyRequest.encryption_context:type_name -> kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	0,  // 5: kmsbroker.v1.Crypto.Encrypt:input_type -> kmsbroker.v1.EncryptRequest
+	2,  // 6: kmsbroker.v1.Crypto.Decrypt:input_type -> kmsbroker.v1.DecryptRequest
+	4,  // 7: kmsbroker.v1.Crypto.ReEncrypt:input_type -> kmsbroker.v1.ReEncryptRequest
+	6,  // 8: kmsbroker.v1.Crypto.GenerateDataKey:input_type -> kmsbroker.v1.GenerateDataKeyRequest
+	6,  // 9: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:input_type -> kmsbroker.v1.GenerateDataKeyRequest
+	1,  // 10: kmsbroker.v1.Crypto.Encrypt:output_type -> kmsbroker.v1.EncryptResponse
+	3,  // 11: kmsbroker.v1.Crypto.Decrypt:output_type -> kmsbroker.v1.DecryptResponse
+	5,  // 12: kmsbroker.v1.Crypto.ReEncrypt:output_type -> kmsbroker.v1.ReEncryptResponse
+	7,  // 13: kmsbroker.v1.Crypto.GenerateDataKey:output_type -> kmsbroker.v1.GenerateDataKeyResponse
+	7,  // 14: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:output_type -> kmsbroker.v1.GenerateDataKeyResponse
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_crypto_proto_init() }
@@ -556,7 +802,7 @@ func file_api_kmsbroker_v1_crypto_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_crypto_proto_rawDesc), len(file_api_kmsbroker_v1_crypto_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

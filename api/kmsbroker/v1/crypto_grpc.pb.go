@@ -30,6 +30,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Crypto_Encrypt_FullMethodName                         = "/kmsbroker.v1.Crypto/Encrypt"
 	Crypto_Decrypt_FullMethodName                         = "/kmsbroker.v1.Crypto/Decrypt"
+	Crypto_ReEncrypt_FullMethodName                       = "/kmsbroker.v1.Crypto/ReEncrypt"
 	Crypto_GenerateDataKey_FullMethodName                 = "/kmsbroker.v1.Crypto/GenerateDataKey"
 	Crypto_GenerateDataKeyWithoutPlaintext_FullMethodName = "/kmsbroker.v1.Crypto/GenerateDataKeyWithoutPlaintext"
 )
@@ -44,6 +45,10 @@ type CryptoClient interface {
 	// handed out only when the CMK that opened the blob belongs to a key that the
 	// caller may decrypt with (and, when a key is named, to that key).
 	Decrypt(ctx context.Context, in *DecryptRequest, opts ...grpc.CallOption) (*DecryptResponse, error)
+	// ReEncrypt decrypts a blob and encrypts its plaintext with the current CMK of a
+	// key, without handing the plaintext out. The caller needs the grants of both. A
+	// blob that the current CMK made is returned as it is.
+	ReEncrypt(ctx context.Context, in *ReEncryptRequest, opts ...grpc.CallOption) (*ReEncryptResponse, error)
 	// GenerateDataKey makes a random data key and returns it in clear and
 	// encrypted under the key's CMK.
 	GenerateDataKey(ctx context.Context, in *GenerateDataKeyRequest, opts ...grpc.CallOption) (*GenerateDataKeyResponse, error)
@@ -73,6 +78,16 @@ func (c *cryptoClient) Decrypt(ctx context.Context, in *DecryptRequest, opts ...
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DecryptResponse)
 	err := c.cc.Invoke(ctx, Crypto_Decrypt_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) ReEncrypt(ctx context.Context, in *ReEncryptRequest, opts ...grpc.CallOption) (*ReEncryptResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReEncryptResponse)
+	err := c.cc.Invoke(ctx, Crypto_ReEncrypt_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +124,10 @@ type CryptoServer interface {
 	// handed out only when the CMK that opened the blob belongs to a key that the
 	// caller may decrypt with (and, when a key is named, to that key).
 	Decrypt(context.Context, *DecryptRequest) (*DecryptResponse, error)
+	// ReEncrypt decrypts a blob and encrypts its plaintext with the current CMK of a
+	// key, without handing the plaintext out. The caller needs the grants of both. A
+	// blob that the current CMK made is returned as it is.
+	ReEncrypt(context.Context, *ReEncryptRequest) (*ReEncryptResponse, error)
 	// GenerateDataKey makes a random data key and returns it in clear and
 	// encrypted under the key's CMK.
 	GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error)
@@ -129,6 +148,9 @@ func (UnimplementedCryptoServer) Encrypt(context.Context, *EncryptRequest) (*Enc
 }
 func (UnimplementedCryptoServer) Decrypt(context.Context, *DecryptRequest) (*DecryptResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Decrypt not implemented")
+}
+func (UnimplementedCryptoServer) ReEncrypt(context.Context, *ReEncryptRequest) (*ReEncryptResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReEncrypt not implemented")
 }
 func (UnimplementedCryptoServer) GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateDataKey not implemented")
@@ -193,6 +215,24 @@ func _Crypto_Decrypt_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Crypto_ReEncrypt_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReEncryptRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).ReEncrypt(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_ReEncrypt_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).ReEncrypt(ctx, req.(*ReEncryptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Crypto_GenerateDataKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GenerateDataKeyRequest)
 	if err := dec(in); err != nil {
@@ -243,6 +283,10 @@ var Crypto_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Decrypt",
 			Handler:    _Crypto_Decrypt_Handler,
+		},
+		{
+			MethodName: "ReEncrypt",
+			Handler:    _Crypto_ReEncrypt_Handler,
 		},
 		{
 			MethodName: "GenerateDataKey",

@@ -33,7 +33,7 @@ func (s *Server) Encrypt(ctx context.Context, req *v1.EncryptRequest) (*v1.Encry
 		return nil, err
 	}
 	defer clear(req.GetPlaintext())
-	answer, err := s.core.Encrypt(ctx, from, req.GetKey(), req.GetPlaintext(), req.GetEncryptionContext())
+	answer, err := s.core.Encrypt(ctx, from, req.GetKey(), req.GetRegion(), req.GetPlaintext(), req.GetEncryptionContext())
 	if err != nil {
 		return nil, err
 	}
@@ -49,13 +49,32 @@ func (s *Server) Decrypt(ctx context.Context, req *v1.DecryptRequest) (*v1.Decry
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.core.Decrypt(ctx, from, req.GetKey(), req.GetCiphertextBlob(), req.GetEncryptionContext())
+	answer, err := s.core.Decrypt(ctx, from, req.GetKey(), req.GetRegion(), req.GetCiphertextBlob(), req.GetEncryptionContext())
 	if err != nil {
 		return nil, err
 	}
 	return &v1.DecryptResponse{
 		Key: answer.Key, KeyId: answer.KeyID, KeyVersionId: answer.KeyVersionID,
 		Plaintext: answer.Plaintext, RequestId: answer.RequestID,
+	}, nil
+}
+
+// ReEncrypt implements v1.CryptoServer.
+func (s *Server) ReEncrypt(ctx context.Context, req *v1.ReEncryptRequest) (*v1.ReEncryptResponse, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.core.ReEncrypt(ctx, from, broker.ReEncryption{
+		CiphertextBlob: req.GetCiphertextBlob(), SourceContext: req.GetSourceContext(), SourceRegion: req.GetSourceRegion(),
+		Key: req.GetKey(), Context: req.GetContext(), Region: req.GetRegion(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &v1.ReEncryptResponse{
+		Key: answer.Key, KeyId: answer.KeyID, KeyVersionId: answer.KeyVersionID, CiphertextBlob: answer.CiphertextBlob,
+		RequestId: answer.RequestID, SourceKey: answer.SourceKey, SourceKeyId: answer.SourceKeyID, Unchanged: answer.Unchanged,
 	}, nil
 }
 
@@ -74,7 +93,7 @@ func (s *Server) generate(ctx context.Context, req *v1.GenerateDataKeyRequest, w
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.core.GenerateDataKey(ctx, from, req.GetKey(), int(req.GetNumberOfBytes()), req.GetEncryptionContext(), withPlaintext)
+	answer, err := s.core.GenerateDataKey(ctx, from, req.GetKey(), req.GetRegion(), int(req.GetNumberOfBytes()), req.GetEncryptionContext(), withPlaintext)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
-	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/serve"
 	"github.com/kmsbroker/kmsbroker/hsm/conformance"
 )
@@ -32,121 +31,6 @@ func New(core *broker.Broker) *Server { return &Server{core: core} }
 func call(ctx context.Context) (broker.Call, error) {
 	caller, err := serve.CallerOf(ctx)
 	return broker.Call{Caller: caller, Door: Door}, err
-}
-
-// ImportKey implements v1.ControlServer.
-func (s *Server) ImportKey(req *v1.ImportKeyRequest, stream grpc.ServerStreamingServer[v1.ImportEvent]) error {
-	from, err := call(stream.Context())
-	if err != nil {
-		return err
-	}
-	key, err := s.core.ImportKey(stream.Context(), from, importer.Request{
-		Name: req.GetName(), Backend: req.GetBackend(), Region: req.GetRegion(), Alias: req.Alias,
-		Description: req.Description, WrappingAlgorithm: req.WrappingAlgorithm, Expires: req.Expires,
-	}, reporter(stream))
-	if err != nil {
-		return err
-	}
-	return stream.Send(&v1.ImportEvent{Event: &v1.ImportEvent_Key{Key: keyMessage(key)}})
-}
-
-// ReimportKey implements v1.ControlServer.
-func (s *Server) ReimportKey(req *v1.ReimportKeyRequest, stream grpc.ServerStreamingServer[v1.ImportEvent]) error {
-	from, err := call(stream.Context())
-	if err != nil {
-		return err
-	}
-	key, err := s.core.ReimportKey(stream.Context(), from, req.GetName(), req.Expires, reporter(stream))
-	if err != nil {
-		return err
-	}
-	return stream.Send(&v1.ImportEvent{Event: &v1.ImportEvent_Key{Key: keyMessage(key)}})
-}
-
-// AbandonImport implements v1.ControlServer.
-func (s *Server) AbandonImport(ctx context.Context, req *v1.KeyRequest) (*v1.UnfinishedImport, error) {
-	from, err := call(ctx)
-	if err != nil {
-		return nil, err
-	}
-	imp, err := s.core.AbandonImport(ctx, from, req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	return importMessage(imp), nil
-}
-
-// VerifyKey implements v1.ControlServer.
-func (s *Server) VerifyKey(ctx context.Context, req *v1.KeyRequest) (*v1.VerifyKeyResponse, error) {
-	from, err := call(ctx)
-	if err != nil {
-		return nil, err
-	}
-	key, checks, err := s.core.VerifyKey(ctx, from, req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	answer := &v1.VerifyKeyResponse{Key: keyMessage(key)}
-	for _, c := range checks {
-		answer.Checks = append(answer.Checks, &v1.VerifyKeyResponse_Check{Name: c.Name, Passed: c.Passed, Detail: c.Detail})
-	}
-	return answer, nil
-}
-
-// ListKeys implements v1.ControlServer.
-func (s *Server) ListKeys(context.Context, *v1.ListKeysRequest) (*v1.ListKeysResponse, error) {
-	keys, imports := s.core.Keys()
-	answer := &v1.ListKeysResponse{Unfinished: importMessages(imports)}
-	for _, key := range keys {
-		answer.Keys = append(answer.Keys, keyMessage(key))
-	}
-	return answer, nil
-}
-
-// ShowKey implements v1.ControlServer.
-func (s *Server) ShowKey(ctx context.Context, req *v1.KeyRequest) (*v1.Key, error) {
-	key, err := s.core.ShowKey(ctx, req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	return keyMessage(key), nil
-}
-
-// EnableKey implements v1.ControlServer.
-func (s *Server) EnableKey(ctx context.Context, req *v1.KeyRequest) (*v1.Key, error) {
-	return s.change(ctx, broker.EnableKey, req.GetName(), 0)
-}
-
-// DisableKey implements v1.ControlServer.
-func (s *Server) DisableKey(ctx context.Context, req *v1.KeyRequest) (*v1.Key, error) {
-	return s.change(ctx, broker.DisableKey, req.GetName(), 0)
-}
-
-// DeleteKeyMaterial implements v1.ControlServer.
-func (s *Server) DeleteKeyMaterial(ctx context.Context, req *v1.KeyRequest) (*v1.Key, error) {
-	return s.change(ctx, broker.DeleteKeyMaterial, req.GetName(), 0)
-}
-
-// ScheduleKeyDeletion implements v1.ControlServer.
-func (s *Server) ScheduleKeyDeletion(ctx context.Context, req *v1.ScheduleKeyDeletionRequest) (*v1.Key, error) {
-	return s.change(ctx, broker.ScheduleKeyDeletion, req.GetName(), int(req.GetDays()))
-}
-
-// CancelKeyDeletion implements v1.ControlServer.
-func (s *Server) CancelKeyDeletion(ctx context.Context, req *v1.KeyRequest) (*v1.Key, error) {
-	return s.change(ctx, broker.CancelKeyDeletion, req.GetName(), 0)
-}
-
-func (s *Server) change(ctx context.Context, action broker.KeyAction, name string, days int) (*v1.Key, error) {
-	from, err := call(ctx)
-	if err != nil {
-		return nil, err
-	}
-	key, err := s.core.ChangeKey(ctx, from, action, name, days)
-	if err != nil {
-		return nil, err
-	}
-	return keyMessage(key), nil
 }
 
 // ListBackends implements v1.ControlServer.

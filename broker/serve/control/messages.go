@@ -2,70 +2,13 @@ package control
 
 import (
 	"strings"
-	"time"
 	"unicode"
-
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
-	"github.com/kmsbroker/kmsbroker/broker/importer"
-	"github.com/kmsbroker/kmsbroker/broker/keyring"
 )
-
-// reporter sends the progress of an import down its stream. A stream that broke
-// has a context that ended, which stops the import; the error says nothing new.
-func reporter(stream grpc.ServerStreamingServer[v1.ImportEvent]) func(importer.Progress) {
-	states := map[importer.StepState]v1.ImportEvent_State{
-		importer.Started: v1.ImportEvent_STATE_STARTED,
-		importer.Done:    v1.ImportEvent_STATE_DONE,
-		importer.Skipped: v1.ImportEvent_STATE_SKIPPED,
-		importer.Failed:  v1.ImportEvent_STATE_FAILED,
-	}
-	return func(p importer.Progress) {
-		step := &v1.ImportEvent_Step{Name: p.Step, State: states[p.State], Detail: p.Detail}
-		if p.State == importer.Done || p.State == importer.Failed {
-			step.Elapsed = durationpb.New(p.Elapsed)
-		}
-		_ = stream.Send(&v1.ImportEvent{Event: &v1.ImportEvent_Step_{Step: step}})
-	}
-}
-
-func timestamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
-}
-
-func keyMessage(k *keyring.Key) *v1.Key {
-	cmk := k.Current()
-	return &v1.Key{
-		Name: k.Name, KeyId: cmk.KeyID, Arn: cmk.ARN, Region: cmk.Region, State: string(cmk.State),
-		Backend: k.Backend, HsmKeyId: string(cmk.HSMKeyID), CheckValue: cmk.CheckValue,
-		WrappingAlgorithm: string(cmk.WrappingAlgorithm), MaterialExpiresAt: timestamp(cmk.MaterialExpiresAt),
-		Alias: k.Alias, CreatedAt: timestamp(k.CreatedAt), Description: k.Description,
-	}
-}
-
-func importMessages(imports []*keyring.Import) []*v1.UnfinishedImport {
-	messages := make([]*v1.UnfinishedImport, len(imports))
-	for i, imp := range imports {
-		messages[i] = importMessage(imp)
-	}
-	return messages
-}
-
-func importMessage(imp *keyring.Import) *v1.UnfinishedImport {
-	return &v1.UnfinishedImport{
-		Name: imp.Name, Backend: imp.Plan.Backend, LastStep: imp.LastStep(), KeyId: imp.KeyID,
-		StartedAt: timestamp(imp.StartedAt), HsmKeyId: string(imp.HSMKeyID),
-	}
-}
 
 func backendMessages(all []backend.Status) []*v1.Backend {
 	messages := make([]*v1.Backend, len(all))
@@ -120,9 +63,22 @@ func backendKeyMessage(k broker.BackendKey) *v1.BackendKey {
 func statusMessage(s broker.Status) *v1.StatusResponse {
 	m := &v1.StatusResponse{
 		Version: s.Version, StartedAt: timestamp(s.StartedAt), InstanceId: s.InstanceID,
-		Endpoint: &v1.StatusResponse_Endpoint{Url: s.URL, Region: s.Region, Genuine: s.Genuine},
 		Backends: backendMessages(s.Backends), Keys: uint32(s.Keys), Unfinished: importMessages(s.Unfinished),
 		Audit: &v1.StatusResponse_Audit{Records: s.AuditSeq, Head: s.AuditHead},
+	}
+	m.EvidenceFingerprint = s.EvidenceFingerprint
+	for _, r := range s.Regions {
+		endpoint := &v1.StatusResponse_Endpoint{Url: r.URL, Region: r.Region, Genuine: r.Genuine}
+		for _, a := range r.Addresses {
+			endpoint.Addresses = append(endpoint.Addresses, &v1.StatusResponse_Address{
+				Name: a.Name, State: string(a.State), LastError: a.LastError, LastErrorAt: timestamp(a.LastErrorAt),
+			})
+		}
+		if r.Default {
+			m.Endpoint = endpoint
+		} else {
+			m.OtherRegions = append(m.OtherRegions, endpoint)
+		}
 	}
 	if s.AuditErr != nil {
 		m.Audit.Error = s.AuditErr.Error()

@@ -1,0 +1,93 @@
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/importer"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/kmsapi"
+)
+
+const (
+	// renewEvery is how often the broker looks for material that is due.
+	renewEvery = time.Minute
+	// renewAgain is how long a renewal that failed is left alone. Renewals begin
+	// days ahead, so there is no hurry.
+	renewAgain = 15 * time.Minute
+)
+
+// KeepMaterial imports expiring material again ahead of time, for the keys that
+// say so, until ctx ends.
+func (b *Broker) KeepMaterial(ctx context.Context) {
+	ticker := time.NewTicker(renewEvery)
+	defer ticker.Stop()
+	for {
+		b.renewDue(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// renewDue renews what is due. Old generations are renewed too: old ciphertexts
+// must stay readable.
+func (b *Broker) renewDue(ctx context.Context) {
+	for _, key := range b.Keyring.Keys() {
+		for i := range key.CMKs {
+			if b.due(key, &key.CMKs[i]) {
+				b.renew(ctx, key, &key.CMKs[i])
+			}
+		}
+	}
+}
+
+// due reports whether material must be renewed now. Material that was deleted
+// before its time was deleted on purpose.
+func (b *Broker) due(key *keyring.Key, cmk *keyring.CMK) bool {
+	now := b.Now()
+	switch {
+	case key.Renewal.Ahead == 0, cmk.MaterialExpiresAt.IsZero(), cmk.HSMKeyID == "", !cmk.SealedAt.IsZero(),
+		now.Before(cmk.MaterialExpiresAt.Add(-key.Renewal.Ahead)),
+		cmk.Renewed.Error != "" && now.Before(cmk.Renewed.At.Add(renewAgain)):
+		return false
+	}
+	switch cmk.State {
+	case kmsapi.PendingDeletion, deleted:
+		return false
+	case kmsapi.PendingImport:
+		return now.After(cmk.MaterialExpiresAt)
+	default:
+		return true
+	}
+}
+
+func (b *Broker) renew(ctx context.Context, key *keyring.Key, cmk *keyring.CMK) {
+	log := b.Log.With("key", key.Name, "cmk", cmk.KeyID, "region", cmk.Region)
+	until := b.Now().Add(key.Renewal.Lifetime)
+	_, err := b.ReimportKey(ctx, Call{}, importer.Reimport{Name: key.Name, KeyID: cmk.KeyID, Until: &until}, func(importer.Progress) {})
+	if err != nil && ctx.Err() != nil {
+		return
+	}
+	outcome := keyring.RenewalOutcome{At: b.Now().UTC()}
+	if err != nil {
+		outcome.Error = failure.From(err).Message
+		log.LogAttrs(ctx, slog.LevelError, "key material could not be renewed",
+			slog.String("error", outcome.Error), slog.Time("expires", cmk.MaterialExpiresAt))
+	} else {
+		log.Info("key material renewed", "expires", until)
+	}
+	_, err = b.Keyring.Update(key.Name, func(k *keyring.Key) error {
+		if found, ok := k.CMK(cmk.KeyID); ok {
+			found.Renewed = outcome
+		}
+		return nil
+	})
+	if err != nil {
+		log.Error("outcome of a renewal could not be stored", "error", err)
+	}
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/kmsapi"
+	"github.com/kmsbroker/kmsbroker/kmsapi/identity"
+)
+
+// identify finds the source of the credentials. AccessKeys in the environment are
+// none: every process of the user could read them there.
+func (c *regionClients) identify(cfg config.KMS, log *slog.Logger) error {
+	sts := identity.STS{Region: cfg.Default.Region, Endpoint: cfg.Credentials.STSEndpoint}
+	if sts.Endpoint != "" && cfg.Default.CAFile != "" {
+		roots, err := readRoots(cfg.Default.CAFile)
+		if err != nil {
+			return err
+		}
+		sts.RootCAs = roots
+	}
+	if err := c.base(cfg.Credentials, sts, log); err != nil {
+		return err
+	}
+	role := cfg.Credentials.Role
+	if role == nil {
+		return nil
+	}
+	return c.source(identity.Role(identity.RoleConfig{
+		STS: sts, Session: session(role.Session), ExternalID: role.ExternalID, Base: c.credentials, Log: log,
+	}))
+}
+
+// base makes the source that stands on no other.
+func (c *regionClients) base(cfg config.Credentials, sts identity.STS, log *slog.Logger) error {
+	switch {
+	case cfg.ECSRole != nil:
+		return c.source(identity.ECSRole(identity.ECSConfig{RoleName: cfg.ECSRole.Name, Metadata: cfg.ECSRole.Metadata, Log: log}))
+	case cfg.OIDC != nil:
+		return c.source(identity.OIDC(identity.OIDCConfig{
+			STS: sts, Session: session(cfg.OIDC.Session), ProviderARN: cfg.OIDC.ProviderARN, TokenFile: cfg.OIDC.TokenFile, Log: log,
+		}))
+	default:
+		file, err := kmsapi.CredentialsFile(cfg.File)
+		c.credentials = file
+		return err
+	}
+}
+
+// source keeps a source for as long as the clients.
+func (c *regionClients) source(source *identity.Source, err error) error {
+	if err != nil {
+		return err
+	}
+	c.credentials = source
+	c.open = append(c.open, source)
+	return nil
+}
+
+func session(s config.Session) identity.Session {
+	return identity.Session{RoleARN: s.RoleARN, Name: s.Name, Duration: s.Duration}
+}
