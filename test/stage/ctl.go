@@ -77,6 +77,16 @@ type Key struct {
 	MaterialExpiresAt *string `json:"material_expires_at"`
 	Alias             string  `json:"alias"`
 	CreatedAt         string  `json:"created_at"`
+	CMKs              []CMK   `json:"cmks"`
+}
+
+// CMK is the JSON of one CMK of a key.
+type CMK struct {
+	KeyID    string `json:"key_id"`
+	Region   string `json:"region"`
+	State    string `json:"state"`
+	Current  bool   `json:"current"`
+	HSMKeyID string `json:"hsm_key_id"`
 }
 
 // Backend is the JSON of a backend.
@@ -101,4 +111,24 @@ func (s *Stage) Backend() Backend {
 	var b Backend
 	s.Must(s.Ctl(s.Control(), "-o", "json", "backend", "show", "hsm"), &b)
 	return b
+}
+
+// Objects counts what the token keeps: secret keys as the backend lists them, and
+// everything else. SoftHSM has a file for each object, which are counted past the
+// backend.
+func (s *Stage) Objects() (secret, other int) {
+	s.t.Helper()
+	var keys []any
+	s.Must(s.Ctl(s.Control(), "-o", "json", "backend", "keys", "hsm"), &keys)
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(s.HSM.ConfPath), "tokens", "*", "*.object"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	all := 0
+	for _, file := range files {
+		if filepath.Base(file) != "token.object" {
+			all++
+		}
+	}
+	return len(keys), all - len(keys)
 }

@@ -24,13 +24,20 @@ type Daemon struct {
 // stopped with the test.
 func (s *Stage) Start() *Daemon {
 	s.t.Helper()
+	return s.StartProgram(filepath.Join(Binaries(s.t), "kmsbrokerd"))
+}
+
+// StartProgram is Start with another build of the daemon and more in its
+// environment.
+func (s *Stage) StartProgram(path string, env ...string) *Daemon {
+	s.t.Helper()
 	d := &Daemon{
 		Log:  &Log{changed: make(chan struct{})},
-		cmd:  exec.Command(filepath.Join(Binaries(s.t), "kmsbrokerd"), "--config", s.Config()),
+		cmd:  exec.Command(path, "--config", s.Config()),
 		done: make(chan struct{}),
 	}
 	d.cmd.Stderr = d.Log
-	d.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	d.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
 	if err := d.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -53,10 +60,21 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Wait returns when text is in the daemon's log.
 func (d *Daemon) Wait(text string) error { return d.Log.wait(text, d.done) }
 
+// Ended is closed when the process is gone.
+func (d *Daemon) Ended() <-chan struct{} { return d.done }
+
 // Stop ends the daemon the ordinary way and waits for it.
 func (d *Daemon) Stop() {
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	<-d.done
+}
+
+// Goroutines ends the daemon and returns how many goroutines it had, from the
+// traces that it writes on SIGQUIT.
+func (d *Daemon) Goroutines() int {
+	_ = d.cmd.Process.Signal(syscall.SIGQUIT)
+	<-d.done
+	return strings.Count(d.Log.String(), "\ngoroutine ")
 }
 
 // Kill ends the daemon at once and waits for it.

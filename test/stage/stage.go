@@ -5,6 +5,7 @@ package stage
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +24,7 @@ const (
 	AccessKeyID     = "LTAIsystemtest"
 	AccessKeySecret = "system-test-secret-4711"
 	Region          = "cn-hangzhou"
+	OtherRegion     = "cn-shanghai"
 )
 
 // Stage is everything one test needs, in a directory of its own.
@@ -34,9 +36,10 @@ type Stage struct {
 
 	endpoint *httptest.Server
 
-	mu        sync.Mutex
-	intercept Intercept
-	actions   []string
+	mu          sync.Mutex
+	intercept   Intercept
+	actions     []string
+	connections int
 }
 
 // Intercept sees a KMS request before the emulator does; it returns false when
@@ -65,7 +68,7 @@ func New(t testing.TB, opts Options) *Stage {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &Stage{t: t, Dir: dir, HSM: softhsmtest.New(t)}
 	s.KMS, err = emulator.New(emulator.Config{
-		Regions: []string{Region}, AccessKeyID: AccessKeyID, AccessKeySecret: AccessKeySecret,
+		Regions: []string{Region, OtherRegion}, AccessKeyID: AccessKeyID, AccessKeySecret: AccessKeySecret, Control: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +78,9 @@ func New(t testing.TB, opts Options) *Stage {
 			t.Error(err)
 		}
 	})
-	s.endpoint = httptest.NewServer(http.HandlerFunc(s.serveKMS))
+	s.endpoint = httptest.NewUnstartedServer(http.HandlerFunc(s.serveKMS))
+	s.endpoint.Config.ConnState = s.count
+	s.endpoint.Start()
 	t.Cleanup(s.endpoint.Close)
 	s.configure(opts)
 	return s
@@ -91,12 +96,34 @@ func (s *Stage) serveKMS(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (s *Stage) count(_ net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		s.connections++
+	case http.StateClosed, http.StateHijacked:
+		s.connections--
+	default:
+	}
+}
+
 // Intercept lets f see every KMS request from now on.
 func (s *Stage) Intercept(f Intercept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.intercept = f
 }
+
+// Connections is how many connections to the KMS are open.
+func (s *Stage) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connections
+}
+
+// EndpointURL is where the KMS is.
+func (s *Stage) EndpointURL() string { return s.endpoint.URL }
 
 // CloseKMS makes the KMS unreachable.
 func (s *Stage) CloseKMS() { s.endpoint.Close() }
@@ -115,10 +142,13 @@ func (s *Stage) Actions(action string) int {
 }
 
 // Client speaks to the stage's KMS with the broker's own access key.
-func (s *Stage) Client() *kmsapi.Client {
+func (s *Stage) Client() *kmsapi.Client { return s.ClientIn(Region) }
+
+// ClientIn is Client for one region.
+func (s *Stage) ClientIn(region string) *kmsapi.Client {
 	s.t.Helper()
 	client, err := kmsapi.NewClient(kmsapi.ClientConfig{
-		Region: Region, Endpoint: s.endpoint.URL,
+		Region: region, Endpoint: s.endpoint.URL,
 		Credentials: kmsapi.StaticCredentials(kmsapi.Credentials{AccessKeyID: AccessKeyID, AccessKeySecret: AccessKeySecret}),
 	})
 	if err != nil {
@@ -188,6 +218,9 @@ region           = %q
 endpoint         = %q
 credentials_file = %q
 
+[kms.regions.%s]
+endpoint = %q
+
 [backend.hsm]
 plugin      = "softhsm"
 pin_file    = %q
@@ -200,7 +233,7 @@ keys       = ["app-*"]
 operations = ["encrypt", "decrypt", "generate-data-key", "generate-data-key-without-plaintext"]
 users      = [%d]
 `, s.Path("state"), s.Path("run"), filepath.Join(Binaries(s.t), "plugins"), Region, endpoint,
-		s.Path("credentials.toml"), s.Path("pin"), !opts.NoForeign, strings.Join(settings, ", "), s.HSM.ConfPath, os.Getuid()), 0o644)
+		s.Path("credentials.toml"), OtherRegion, endpoint, s.Path("pin"), !opts.NoForeign, strings.Join(settings, ", "), s.HSM.ConfPath, os.Getuid()), 0o644)
 }
 
 // Binaries is the directory that `make build` filled.

@@ -2,6 +2,7 @@ package system
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -24,4 +25,10 @@ func formOf(t *testing.T, r *http.Request) url.Values {
 		t.Errorf("parameters in the URL: %s", r.URL.RawQuery)
 	}
 	return form
+}
+
+// refuse answers as KMS does.
+func refuse(w http.ResponseWriter, status int, code string) {
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"Code": code, "Message": "no", "RequestId": "r"})
 }

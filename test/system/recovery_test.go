@@ -47,7 +47,7 @@ func TestAbandon(t *testing.T) {
 		if r.Header.Get("X-Acs-Action") != "GetParametersForImport" {
 			return true
 		}
-		http.Error(w, "<html>no</html>", http.StatusBadGateway)
+		refuse(w, http.StatusForbidden, "Forbidden.NoPermission")
 		return false
 	})
 	s.Refused(s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm", "--alias", "alias/a"), 1,
