@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/test/stage"
@@ -40,13 +41,14 @@ func TestRotation(t *testing.T) {
 		return s.Ctl(s.Application(), "reencrypt", "--key", "app-1", "--context", "a=1", "--in", s.Path("blobs"), "--out", s.Path("moved"))
 	}
 	// KMS fails after some, and the command goes on where it was.
-	failing := true
-	n := 0
+	var failing atomic.Bool
+	var n atomic.Int32
+	failing.Store(true)
 	s.Intercept(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 		if r.Header.Get("X-Acs-Action") != "Encrypt" {
 			return true
 		}
-		if n++; failing && n > 20 {
+		if n.Add(1) > 20 && failing.Load() {
 			refuse(w, http.StatusForbidden, "Forbidden.NoPermission")
 			return false
 		}
@@ -56,10 +58,10 @@ func TestRotation(t *testing.T) {
 	if _, err := os.Stat(s.Path("moved")); err == nil {
 		t.Error("an output that is not whole has its name")
 	}
-	failing = false
-	before := n
-	if r := reencrypt(); r.Status != 0 || !strings.Contains(r.Stderr, "20 of 50 were done before") || n-before != 30 {
-		t.Fatalf("continued with %d encryptions: %+v", n-before, r)
+	failing.Store(false)
+	before := n.Load()
+	if r := reencrypt(); r.Status != 0 || !strings.Contains(r.Stderr, "20 of 50 were done before") || n.Load()-before != 30 {
+		t.Fatalf("continued with %d encryptions: %+v", n.Load()-before, r)
 	}
 	moved := strings.Split(strings.TrimSpace(s.Read("moved")), "\n")
 	if len(moved) != len(blobs) {
