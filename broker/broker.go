@@ -43,6 +43,7 @@ type Broker struct {
 	policy    atomic.Pointer[authz.Policy]
 	importer  *importer.Importer
 	startedAt time.Time
+	renewals  struct{ done, failed atomic.Uint64 }
 }
 
 // New makes a Broker of its parts, which stay the caller's to close.

@@ -193,6 +193,10 @@ func TestRenewal(t *testing.T) {
 	if k := pass(); k.Current().Renewed.Error == "" {
 		t.Errorf("no outcome of a failed renewal: %+v", k.Current())
 	}
+	s := h.Status()
+	if len(s.Expiring) != 1 || s.Expiring[0].Ahead != 14*day || s.Expiring[0].Renewed.Error == "" || s.Renewals != (Renewals{Failed: 1}) {
+		t.Errorf("status after a failed renewal: %+v, %+v", s.Expiring, s.Renewals)
+	}
 	h.cloud.down["cn-hangzhou"].Store(false)
 	wraps := h.token.Calls("Wrap")
 	pass()
@@ -206,6 +210,69 @@ func TestRenewal(t *testing.T) {
 	}
 	if r := h.lastRecord(t); r.Action != "key.reimport" || r.Caller != nil {
 		t.Errorf("record: %+v", r)
+	}
+	if s := h.Status(); s.Renewals != (Renewals{Done: 1, Failed: 1}) {
+		t.Errorf("status after both: %+v", s.Renewals)
+	}
+}
+
+// TestRenewalByHand mends what the daemon could not renew.
+func TestRenewalByHand(t *testing.T) {
+	h := newHouse(t)
+	expires, ahead := "90d", "14d"
+	req := newKey("k")
+	req.Expires, req.Renew = &expires, &ahead
+	if _, err := h.ImportKey(t.Context(), admin, req, quiet); err != nil {
+		t.Fatal(err)
+	}
+	h.ahead = 77 * 24 * time.Hour
+	h.cloud.down["cn-hangzhou"].Store(true)
+	h.renewDue(t.Context())
+	h.cloud.down["cn-hangzhou"].Store(false)
+	if e := h.Status().Expiring; len(e) != 1 || e[0].Renewed.Error == "" {
+		t.Fatalf("with KMS away: %+v", e)
+	}
+	if _, err := h.ReimportKey(t.Context(), admin, importer.Reimport{Name: "k", Expires: &expires}, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if e := h.Status().Expiring; len(e) != 1 || e[0].Renewed.Error != "" {
+		t.Errorf("mended: %+v", e)
+	}
+}
+
+// TestExpiring lists material of all regions and generations that is to stay, the
+// soonest first.
+func TestExpiring(t *testing.T) {
+	h := newHouse(t)
+	for name, expires := range map[string]string{"late": "90d", "soon": "30d", "never": "never", "going": "10d", "emptied": "20d"} {
+		req := newKey(name, "cn-hangzhou", "cn-shanghai")
+		req.Expires = &expires
+		if _, err := h.ImportKey(t.Context(), admin, req, quiet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.ChangeKey(t.Context(), admin, ScheduleKeyDeletion(7), Target{Key: "going"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.ChangeKey(t.Context(), admin, DeleteKeyMaterial(), Target{Key: "emptied"}); err != nil {
+		t.Fatal(err)
+	}
+	listed := func() (names []string) {
+		for _, e := range h.Status().Expiring {
+			names = append(names, e.Key)
+		}
+		return names
+	}
+	if got := listed(); !slices.Equal(got, []string{"soon", "soon", "late", "late"}) {
+		t.Errorf("listed %q", got)
+	}
+	h.ahead = 31 * 24 * time.Hour
+	if got := listed(); !slices.Equal(got, []string{"emptied", "emptied", "soon", "soon", "late", "late"}) {
+		t.Errorf("listed %q a month later", got)
+	}
+	count := h.Status().CMKs
+	if n := count[CMKState{"cn-shanghai", kmsapi.Enabled}]; n != 3 || count[CMKState{"cn-hangzhou", kmsapi.PendingDeletion}] != 1 {
+		t.Errorf("CMKs: %v", count)
 	}
 }
 

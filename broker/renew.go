@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/failure"
@@ -46,14 +47,23 @@ func (b *Broker) renewDue(ctx context.Context) {
 	}
 }
 
-// due reports whether material must be renewed now. Material that was deleted
-// before its time was deleted on purpose.
+// due reports whether material must be renewed now.
 func (b *Broker) due(key *keyring.Key, cmk *keyring.CMK) bool {
 	now := b.Now()
 	switch {
-	case key.Renewal.Ahead == 0, cmk.MaterialExpiresAt.IsZero(), cmk.HSMKeyID == "", !cmk.SealedAt.IsZero(),
+	case key.Renewal.Ahead == 0, cmk.HSMKeyID == "", !cmk.SealedAt.IsZero(),
 		now.Before(cmk.MaterialExpiresAt.Add(-key.Renewal.Ahead)),
 		cmk.Renewed.Error != "" && now.Before(cmk.Renewed.At.Add(renewAgain)):
+		return false
+	default:
+		return expires(cmk, now)
+	}
+}
+
+// expires reports whether a CMK is to stay whose material will expire, or has.
+// Material that was deleted before its time was deleted on purpose.
+func expires(cmk *keyring.CMK, now time.Time) bool {
+	if cmk.MaterialExpiresAt.IsZero() {
 		return false
 	}
 	switch cmk.State {
@@ -66,6 +76,33 @@ func (b *Broker) due(key *keyring.Key, cmk *keyring.CMK) bool {
 	}
 }
 
+// Expiry is when the material of a CMK expires, and what is done about it.
+type Expiry struct {
+	Key     string
+	KeyID   string
+	Region  string
+	At      time.Time
+	Ahead   time.Duration          // how long before it the daemon renews it, 0 if it does not
+	Renewed keyring.RenewalOutcome // the last attempt at it
+}
+
+// expiring lists the material that expires, the soonest first.
+func (b *Broker) expiring(keys []*keyring.Key) []Expiry {
+	var all []Expiry
+	for _, key := range keys {
+		for i := range key.CMKs {
+			if cmk := &key.CMKs[i]; expires(cmk, b.Now()) {
+				all = append(all, Expiry{
+					Key: key.Name, KeyID: cmk.KeyID, Region: cmk.Region, At: cmk.MaterialExpiresAt,
+					Ahead: key.Renewal.Ahead, Renewed: cmk.Renewed,
+				})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Expiry) int { return a.At.Compare(b.At) })
+	return all
+}
+
 func (b *Broker) renew(ctx context.Context, key *keyring.Key, cmk *keyring.CMK) {
 	log := b.Log.With("key", key.Name, "cmk", cmk.KeyID, "region", cmk.Region)
 	until := b.Now().Add(key.Renewal.Lifetime)
@@ -76,9 +113,11 @@ func (b *Broker) renew(ctx context.Context, key *keyring.Key, cmk *keyring.CMK) 
 	outcome := keyring.RenewalOutcome{At: b.Now().UTC()}
 	if err != nil {
 		outcome.Error = failure.From(err).Message
+		b.renewals.failed.Add(1)
 		log.LogAttrs(ctx, slog.LevelError, "key material could not be renewed",
 			slog.String("error", outcome.Error), slog.Time("expires", cmk.MaterialExpiresAt))
 	} else {
+		b.renewals.done.Add(1)
 		log.Info("key material renewed", "expires", until)
 	}
 	_, err = b.Keyring.Update(key.Name, func(k *keyring.Key) error {

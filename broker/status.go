@@ -10,23 +10,40 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/conformance"
+	"github.com/kmsbroker/kmsbroker/kmsapi"
 	"github.com/kmsbroker/kmsbroker/kmsapi/reliable"
 )
 
 // Status is how the broker is, for administrators.
 type Status struct {
+	At         time.Time // of this picture
 	Version    string
 	StartedAt  time.Time
 	InstanceID string
 	Regions    []RegionStatus
 	Backends   []backend.Status
 	Keys       int
+	CMKs       map[CMKState]int // how many there are, of all generations
+	Expiring   []Expiry         // the soonest first
+	Renewals   Renewals
 	Unfinished []*keyring.Import
 	AuditSeq   uint64
 	AuditHead  string
 	AuditErr   error // set while the trail cannot be written
 	// EvidenceFingerprint is of the key that signs evidence.
 	EvidenceFingerprint string
+}
+
+// CMKState is the state of a CMK, as KMS last reported it, and where it is.
+type CMKState struct {
+	Region string
+	State  kmsapi.KeyState
+}
+
+// Renewals counts what the daemon tried since it was started.
+type Renewals struct {
+	Done   uint64
+	Failed uint64
 }
 
 // RegionStatus is one region's KMS.
@@ -55,12 +72,25 @@ func (b *Broker) regionStatus() []RegionStatus {
 // Status gathers what is known without asking anybody outside.
 func (b *Broker) Status() Status {
 	seq, head := b.Audit.Head()
+	keys := b.Keyring.Keys()
 	return Status{
-		Version: b.Version, StartedAt: b.startedAt, InstanceID: b.Keyring.InstanceID(),
-		Regions: b.regionStatus(), Backends: b.Backends.Status(), Keys: len(b.Keyring.Keys()), Unfinished: b.Keyring.Imports(),
+		At: b.Now(), Version: b.Version, StartedAt: b.startedAt, InstanceID: b.Keyring.InstanceID(),
+		Regions: b.regionStatus(), Backends: b.Backends.Status(),
+		Keys: len(keys), CMKs: countCMKs(keys), Expiring: b.expiring(keys), Unfinished: b.Keyring.Imports(),
+		Renewals: Renewals{Done: b.renewals.done.Load(), Failed: b.renewals.failed.Load()},
 		AuditSeq: seq, AuditHead: head, AuditErr: b.Audit.Err(),
 		EvidenceFingerprint: evidence.Fingerprint(b.Evidence.Public()),
 	}
+}
+
+func countCMKs(keys []*keyring.Key) map[CMKState]int {
+	count := map[CMKState]int{}
+	for _, key := range keys {
+		for _, cmk := range key.CMKs {
+			count[CMKState{cmk.Region, cmk.State}]++
+		}
+	}
+	return count
 }
 
 // BackendKey is a key in an HSM and, when it is the material of one of ours,

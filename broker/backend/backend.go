@@ -30,6 +30,11 @@ const (
 	Stopped       State = "stopped" // with the daemon
 )
 
+// States lists every state.
+func States() []State {
+	return []State{WaitingForPIN, Starting, Ready, Restarting, Blocked, Stopped}
+}
+
 // Process is a plugin process with an open token. It is the seam to
 // hsm/plugin, so that tests can supervise something cheaper.
 type Process interface {

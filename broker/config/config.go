@@ -24,7 +24,8 @@ type Config struct {
 type Sockets struct {
 	Control     string
 	Application string
-	AdminGID    int // group that owns the control socket, -1 for none
+	Metrics     string // "" for none
+	AdminGID    int    // group that owns the sockets for control and metrics, -1 for none
 }
 
 // Backend is one configured HSM token.

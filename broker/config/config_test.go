@@ -58,7 +58,7 @@ func TestGood(t *testing.T) {
 			}},
 			Quota:       Quota{Crypto: 500, CreateKey: 2},
 			Credentials: Credentials{File: "/etc/kmsbroker/credentials.toml"},
-		}, Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", AdminGID: 50},
+		}, Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", Metrics: "/run/kmsbroker/m.sock", AdminGID: 50},
 		Backends: []Backend{
 			{
 				Name: "payments-hsm", Plugin: "softhsm", PINFile: "/etc/kmsbroker/payments.pin",
@@ -94,11 +94,18 @@ func TestDefaults(t *testing.T) {
 		KMS: KMS{Default: Region{Region: "cn-hangzhou"}, Credentials: Credentials{File: "/c"}},
 		Sockets: Sockets{
 			Control: "/run/kmsbroker/admin/control.sock", Application: "/run/kmsbroker/kms.sock",
-			AdminGID: -1,
+			Metrics: "/run/kmsbroker/metrics.sock", AdminGID: -1,
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestNoMetrics(t *testing.T) {
+	got, err := parse("f", []byte(minimal+"[sockets]\nmetrics = ''\n"), testAccounts)
+	if err != nil || got.Sockets.Metrics != "" {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 
@@ -156,6 +163,9 @@ func TestProblems(t *testing.T) {
 		{"one socket twice", minimal + "[sockets]\ncontrol = 'a/../kms.sock'\n", "f:4: sockets.application is the same socket as sockets.control"},
 		{"control among others", minimal + "[sockets]\ncontrol = '/x/c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /x"},
 		{"control in runtime_dir", minimal + "[sockets]\ncontrol = 'c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /run/kmsbroker"},
+		{"metrics among others", minimal + "[sockets]\nmetrics = 'admin/m'\n", "f:4: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
+		{"metrics for applications", minimal + "[sockets]\nmetrics = 'kms.sock'\n", "f:5: sockets.metrics is the same socket as another"},
+		{"metrics of a number", minimal + "[sockets]\nmetrics = 5\n", "f:5: sockets.metrics must be a string, not an integer"},
 		{"socket is a directory", minimal + "[sockets]\ncontrol = '.'\n", `f:5: sockets.control must be a path below runtime_dir or an absolute path, not "."`},
 		{"no identity", "[kms]\nregion = 'cn-hangzhou'\n", "f:1: kms.credentials_file is missing, or one of kms.ecs_role and kms.oidc instead"},
 		{"two identities", minimal + "ecs_role = {}\n", "f:1: only one of kms.credentials_file, kms.ecs_role and kms.oidc may be given"},

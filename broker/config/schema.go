@@ -23,6 +23,10 @@ const (
 	DefaultCallTimeout = 30 * time.Second
 )
 
+// defaultMetrics is in the runtime directory, which everybody may pass through:
+// to read metrics is no administration.
+const defaultMetrics = "metrics.sock"
+
 // maxSocketPath is the length of sun_path less its final NUL, unix(7).
 const maxSocketPath = 107
 
@@ -103,10 +107,15 @@ func (t *table) sockets(runtimeDir string) Sockets {
 		Control:     t.socket("control", "admin/control.sock", runtimeDir),
 		Application: t.socket("application", "kms.sock", runtimeDir),
 	}
+	if t.text("metrics", defaultMetrics) != "" {
+		s.Metrics = t.socket("metrics", defaultMetrics, runtimeDir)
+	}
 	switch dir := filepath.Dir(s.Control); {
 	case s.Control == s.Application:
 		t.problem("application", "%s is the same socket as %s", t.full("application"), t.full("control"))
-	case dir == runtimeDir || dir == filepath.Dir(s.Application):
+	case s.Metrics == s.Control || s.Metrics == s.Application:
+		t.problem("metrics", "%s is the same socket as another", t.full("metrics"))
+	case dir == runtimeDir || dir == filepath.Dir(s.Application) || s.Metrics != "" && dir == filepath.Dir(s.Metrics):
 		// Its mode is what keeps everybody else from the control socket.
 		t.problem("control", "%s needs a directory of its own, not %s", t.full("control"), dir)
 	}
@@ -132,8 +141,8 @@ func (t *table) socket(key, otherwise, runtimeDir string) string {
 	return path
 }
 
-// adminGroup returns the gid of the group that may use the control socket, -1
-// when root alone may. The default group need not exist.
+// adminGroup returns the gid of the group that may use the sockets for control
+// and metrics, -1 when root alone may. The default group need not exist.
 func (t *table) adminGroup(key string) int {
 	name := t.text(key, DefaultAdminGroup)
 	if name == "" {

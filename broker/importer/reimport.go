@@ -83,6 +83,7 @@ func (r *reimport) do(ctx context.Context) (err error) {
 		if cmk, ok := k.CMK(r.cmk.KeyID); ok && err == nil {
 			k.Renewal = r.renewal
 			cmk.WrappingAlgorithm, cmk.MaterialExpiresAt = r.algorithm, r.expires
+			cmk.Renewed = keyring.RenewalOutcome{} // a renewal that failed is mended
 		}
 		return nil
 	})

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"log/slog"
+	"path"
 	"runtime/debug"
 	"time"
 
@@ -21,9 +22,14 @@ const (
 	maxStreams = 64
 )
 
+// Observe is told of a call that is over: the operation is the name of its
+// method, and err is what the core said.
+type Observe func(operation string, err error, took time.Duration)
+
 // NewServer returns a gRPC server for a Unix socket whose handlers find their
 // caller with [CallerOf] and return errors of the core.
-func NewServer(log *slog.Logger) *grpc.Server {
+func NewServer(log *slog.Logger, observe Observe) *grpc.Server {
+	c := calls{log, observe}
 	return grpc.NewServer(
 		grpc.Creds(PeerCredentials()),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -35,37 +41,53 @@ func NewServer(log *slog.Logger) *grpc.Server {
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
-			defer recovered(log, info.FullMethod, &err)
-			answer, err = next(ctx, req)
-			logFailure(ctx, log, info.FullMethod, err)
-			return answer, Status(err)
+			err = c.serve(ctx, info.FullMethod, func() error {
+				answer, err = next(ctx, req)
+				return err
+			})
+			return answer, err
 		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-			defer recovered(log, info.FullMethod, &err)
-			err = next(srv, stream)
-			logFailure(stream.Context(), log, info.FullMethod, err)
-			return Status(err)
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			return c.serve(stream.Context(), info.FullMethod, func() error { return next(srv, stream) })
 		}),
 	)
 }
 
+// calls is what surrounds every call of a server.
+type calls struct {
+	log     *slog.Logger
+	observe Observe
+}
+
+// serve makes a call and returns what goes over the socket.
+func (c calls) serve(ctx context.Context, method string, call func() error) error {
+	began := time.Now()
+	err := c.survive(method, call)
+	c.observe(path.Base(method), err, time.Since(began))
+	c.logFailure(ctx, method, err)
+	return Status(err)
+}
+
 // logFailure tells the operator what failed for reasons that the caller cannot
 // help. Refusals are in the audit trail.
-func logFailure(ctx context.Context, log *slog.Logger, method string, err error) {
+func (c calls) logFailure(ctx context.Context, method string, err error) {
 	switch f := failure.From(err); {
 	case err == nil:
 	case f.Kind == failure.Unavailable, f.Kind == failure.Internal, f.Kind == failure.Corrupt, f.Kind == failure.Throttled:
 		caller, _ := CallerOf(ctx) // nobody is as good as the zero caller here
-		log.Warn("call failed", "method", method, "kind", f.Kind.String(), "reason", f.Reason,
+		c.log.Warn("call failed", "method", method, "kind", f.Kind.String(), "reason", f.Reason,
 			"error", f.Message, "request_id", f.RequestID, "caller", caller)
 	}
 }
 
-// recovered turns a panic into an error of that one call. The panic's value
-// may hold anything and is not logged.
-func recovered(log *slog.Logger, method string, err *error) {
-	if r := recover(); r != nil {
-		log.Error("panic in a call", "method", method, "stack", string(debug.Stack()))
-		*err = Status(failure.New(failure.Internal, "PANIC", "an internal error ended the call; the log of kmsbrokerd has the details"))
-	}
+// survive turns a panic into an error of that one call. The panic's value may
+// hold anything and is not logged.
+func (c calls) survive(method string, call func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.log.Error("panic in a call", "method", method, "stack", string(debug.Stack()))
+			err = failure.New(failure.Internal, "PANIC", "an internal error ended the call; the log of kmsbrokerd has the details")
+		}
+	}()
+	return call()
 }

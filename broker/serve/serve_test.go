@@ -6,10 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -119,20 +121,23 @@ func (h health) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest)
 	return &grpc_health_v1.HealthCheckResponse{}, h.check(ctx)
 }
 
+// nobody observes the calls.
+func nobody(string, error, time.Duration) {}
+
 // ask starts a server with one handler on a socket and calls it.
 func ask(t *testing.T, check func(context.Context) error) error {
 	t.Helper()
-	return askWith(t.Context(), t, check)
+	return askWith(t.Context(), t, check, nobody)
 }
 
-func askWith(ctx context.Context, t *testing.T, check func(context.Context) error) error {
+func askWith(ctx context.Context, t *testing.T, check func(context.Context) error, observe Observe) error {
 	t.Helper()
 	path := filepath.Join(socketDir(t), "s")
 	listener, err := Listen(t.Context(), SocketConfig{Path: path, Mode: 0o600, GID: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer(slog.New(slog.DiscardHandler))
+	server := NewServer(slog.New(slog.DiscardHandler), observe)
 	grpc_health_v1.RegisterHealthServer(server, health{check: check})
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
@@ -215,7 +220,7 @@ func TestHeadersAreBounded(t *testing.T) {
 	err := askWith(metadata.AppendToOutgoingContext(t.Context(), "x", strings.Repeat("x", 2*maxHeader)), t, func(context.Context) error {
 		called = true
 		return nil
-	})
+	}, nobody)
 	if err == nil || called {
 		t.Errorf("%d bytes of headers were taken: %v", 2*maxHeader, err)
 	}
@@ -234,8 +239,59 @@ func TestCallerWithoutCredentialsIsNobody(t *testing.T) {
 }
 
 func TestPanicEndsOneCall(t *testing.T) {
-	err := ask(t, func(context.Context) error { panic("secret value") })
+	var observed error
+	err := askWith(t.Context(), t, func(context.Context) error { panic("secret value") }, func(_ string, err error, _ time.Duration) { observed = err })
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "secret value") {
 		t.Errorf("a panic became %v", err)
+	}
+	if f := failure.From(observed); f == nil || f.Reason != "PANIC" {
+		t.Errorf("a panic was observed as %v", observed)
+	}
+}
+
+// TestCallsAreObserved with the error of the core, which knows more than what goes
+// over the socket.
+func TestCallsAreObserved(t *testing.T) {
+	for _, want := range []error{nil, failure.New(failure.Denied, "NO_GRANT", "no")} {
+		observed := 0
+		_ = askWith(t.Context(), t, func(context.Context) error { return want }, func(operation string, err error, took time.Duration) {
+			if observed++; operation != "Check" || !errors.Is(err, want) || took <= 0 {
+				t.Errorf("observed %s, %v after %v; want %v", operation, err, took, want)
+			}
+		})
+		if observed != 1 {
+			t.Errorf("one call was observed %d times", observed)
+		}
+	}
+}
+
+// TestHTTP: a server for metrics answers on a socket, and large headers are
+// refused.
+func TestHTTP(t *testing.T) {
+	path := filepath.Join(socketDir(t), "s")
+	listener, err := Listen(t.Context(), SocketConfig{Path: path, Mode: 0o600, GID: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(LimitPerUID(listener)) }()
+	defer func() { server.Close(); <-done }()
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}
+	defer transport.CloseIdleConnections()
+	for size, want := range map[int]int{1: http.StatusOK, 4 * maxHeader: http.StatusRequestHeaderFieldsTooLarge} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X", strings.Repeat("x", size))
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%d bytes of headers: %s", size, resp.Status)
+		}
 	}
 }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/client"
@@ -49,6 +52,12 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 			return err
 		}
 	}
+	if rows := expiryRows(s.GetExpiring(), time.Now()); len(rows) > 1 {
+		fmt.Fprintln(c.stdout)
+		if err := c.table(rows); err != nil {
+			return err
+		}
+	}
 	for _, e := range append([]*v1.StatusResponse_Endpoint{s.GetEndpoint()}, s.GetOtherRegions()...) {
 		for _, a := range e.GetAddresses() {
 			if a.GetState() != "closed" {
@@ -61,6 +70,39 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 			imp.GetKind(), imp.GetName(), timeText(imp.GetStartedAt(), ""), imp.GetLastStep(), orDash(imp.GetKeyId()))
 	}
 	return nil
+}
+
+const day = 24 * time.Hour
+
+// soon is how long before its material expires a key is shown.
+const soon = 30 * day
+
+// expiryRows lists the material that expires soon or could not be renewed.
+func expiryRows(expiring []*v1.StatusResponse_Expiry, now time.Time) [][]string {
+	rows := [][]string{{"KEY", "REGION", "CMK", "MATERIAL EXPIRES", "DAYS", "RENEWAL"}}
+	for _, e := range expiring {
+		left := e.GetExpiresAt().AsTime().Sub(now)
+		if left > soon && e.GetRenewalError() == "" {
+			continue
+		}
+		rows = append(rows, []string{e.GetKey(), e.GetRegion(), e.GetKeyId(), timeText(e.GetExpiresAt(), ""),
+			strconv.Itoa(int(math.Floor(left.Hours() / day.Hours()))), renewalText(e)})
+	}
+	return rows
+}
+
+func renewalText(e *v1.StatusResponse_Expiry) string {
+	switch {
+	case e.GetRenewalError() != "":
+		return fmt.Sprintf("failed %s: %s", timeText(e.GetRenewedAt(), ""), e.GetRenewalError())
+	case e.GetRenewAhead() == nil:
+		return "none: kmsbrokerctl key reimport " + e.GetKey()
+	case e.GetRenewedAt() != nil:
+		return "done " + timeText(e.GetRenewedAt(), "")
+	default:
+		due := e.GetExpiresAt().AsTime().Add(-e.GetRenewAhead().AsDuration())
+		return "due " + timeText(timestamppb.New(due), "")
+	}
 }
 
 func otherRegions(s *v1.StatusResponse) string {

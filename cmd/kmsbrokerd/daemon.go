@@ -15,6 +15,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/broker/metrics"
 )
 
 // serve runs the daemon until ctx ends.
@@ -36,7 +37,8 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	if err != nil {
 		return err
 	}
-	regions, closeKMS, err := openKMS(cfg.KMS, log)
+	measured := metrics.New(version)
+	regions, closeKMS, err := openKMS(cfg.KMS, measured.KMS, log)
 	if err != nil {
 		return err
 	}
@@ -47,6 +49,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Version: version, Keyring: keys, Audit: trail, Backends: backends,
 		Regions: regions, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now, Log: log, Evidence: signer,
 	})
+	measured.Watch(core.Status)
 	if err := recordStart(ctx, trail, regions); err != nil {
 		return err
 	}
@@ -60,7 +63,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	var running sync.WaitGroup
 	running.Go(func() { backends.Run(backendCtx) })
 	running.Go(func() { core.KeepMaterial(backendCtx) })
-	err = openDoors(ctx, cfg.Sockets, core, log)
+	err = openDoors(ctx, cfg.Sockets, core, measured, log)
 	stopBackends()
 	running.Wait()
 	stopErr := trail.Append(context.WithoutCancel(ctx), audit.Event{Action: audit.DaemonStop, Outcome: audit.Done})

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/broker/metrics"
 	doors "github.com/kmsbroker/kmsbroker/broker/serve"
 	"github.com/kmsbroker/kmsbroker/broker/serve/app"
 	"github.com/kmsbroker/kmsbroker/broker/serve/control"
@@ -23,32 +26,70 @@ import (
 // drainTimeout is how long calls in flight may take when the daemon stops.
 const drainTimeout = 10 * time.Second
 
-// openDoors serves until ctx ends and the calls in flight did too.
-func openDoors(ctx context.Context, sockets config.Sockets, core *broker.Broker, log *slog.Logger) error {
-	controlServer, appServer := doors.NewServer(log), doors.NewServer(log)
+// door is a socket and what answers there.
+type door struct {
+	socket doors.SocketConfig
+	serve  func(net.Listener) error
+	stop   func() // lets calls in flight end for a while, then cuts them off
+}
+
+func makeDoors(sockets config.Sockets, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) []door {
+	controlServer := doors.NewServer(log, measured.Door(control.Door))
 	v1.RegisterControlServer(controlServer, control.New(core))
+	appServer := doors.NewServer(log, measured.Door(app.Door))
 	v1.RegisterCryptoServer(appServer, app.New(core))
-	open := []struct {
-		config doors.SocketConfig
-		server *grpc.Server
-	}{
-		{doors.SocketConfig{Path: sockets.Control, Mode: 0o660, GID: sockets.AdminGID}, controlServer},
-		{doors.SocketConfig{Path: sockets.Application, Mode: 0o666, GID: -1}, appServer},
+	all := []door{
+		grpcDoor(doors.SocketConfig{Path: sockets.Control, Mode: 0o660, GID: sockets.AdminGID}, controlServer),
+		grpcDoor(doors.SocketConfig{Path: sockets.Application, Mode: 0o666, GID: -1}, appServer),
 	}
-	var serving sync.WaitGroup
-	failed := make(chan error, len(open))
-	defer serving.Wait()
-	for _, d := range open {
-		listener, err := doors.Listen(ctx, d.config)
-		if err != nil {
-			stopAll(controlServer, appServer)
+	if sockets.Metrics != "" {
+		all = append(all, httpDoor(doors.SocketConfig{Path: sockets.Metrics, Mode: 0o660, GID: sockets.AdminGID},
+			doors.NewHTTPServer(measured.Handler(log), log)))
+	}
+	return all
+}
+
+func grpcDoor(socket doors.SocketConfig, server *grpc.Server) door {
+	return door{socket, server.Serve, func() {
+		timer := time.AfterFunc(drainTimeout, server.Stop)
+		defer timer.Stop()
+		server.GracefulStop()
+	}}
+}
+
+func httpDoor(socket doors.SocketConfig, server *http.Server) door {
+	serve := func(listener net.Listener) error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
-		defer os.Remove(d.config.Path)
-		serving.Go(func() { failed <- serveDoor(d.server, doors.LimitPerUID(listener), d.config.Path) })
+		return nil
+	}
+	return door{socket, serve, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close() // the listener is closed already
+		}
+	}}
+}
+
+// openDoors serves until ctx ends and the calls in flight did too.
+func openDoors(ctx context.Context, sockets config.Sockets, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) error {
+	all := makeDoors(sockets, core, measured, log)
+	var serving sync.WaitGroup
+	failed := make(chan error, len(all))
+	defer serving.Wait()
+	for _, d := range all {
+		listener, err := doors.Listen(ctx, d.socket)
+		if err != nil {
+			stopAll(all)
+			return err
+		}
+		defer os.Remove(d.socket.Path)
+		serving.Go(func() { failed <- d.open(listener) })
 	}
 	notify(log, daemon.SdNotifyReady)
-	log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application)
+	log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application, "metrics", sockets.Metrics)
 	var err error
 	select {
 	case <-ctx.Done():
@@ -56,26 +97,21 @@ func openDoors(ctx context.Context, sockets config.Sockets, core *broker.Broker,
 	case err = <-failed:
 	}
 	notify(log, daemon.SdNotifyStopping)
-	stopAll(controlServer, appServer)
+	stopAll(all)
 	return err
 }
 
-func serveDoor(server *grpc.Server, listener net.Listener, path string) error {
-	if err := server.Serve(listener); err != nil {
-		return fmt.Errorf("socket %s: %w", path, err)
+func (d door) open(listener *net.UnixListener) error {
+	if err := d.serve(doors.LimitPerUID(listener)); err != nil {
+		return fmt.Errorf("socket %s: %w", d.socket.Path, err)
 	}
 	return nil
 }
 
-// stopAll lets calls in flight end for a while, then cuts them off.
-func stopAll(servers ...*grpc.Server) {
+func stopAll(all []door) {
 	var stopping sync.WaitGroup
-	for _, server := range servers {
-		stopping.Go(func() {
-			timer := time.AfterFunc(drainTimeout, server.Stop)
-			defer timer.Stop()
-			server.GracefulStop()
-		})
+	for _, d := range all {
+		stopping.Go(d.stop)
 	}
 	stopping.Wait()
 }

@@ -19,12 +19,14 @@ import (
 type regionClients struct {
 	credentials kmsapi.CredentialSource
 	quota       reliable.Quotas
+	observer    func(region string) reliable.Observer
 	open        []closer
 }
 
-// openKMS makes the clients of all regions. It contacts nothing.
-func openKMS(cfg config.KMS, log *slog.Logger) (regions importer.Endpoints, closeAll func(), err error) {
-	clients := &regionClients{quota: reliable.Quotas(cfg.Quota)}
+// openKMS makes the clients of all regions, each with its observer. It contacts
+// nothing.
+func openKMS(cfg config.KMS, observer func(region string) reliable.Observer, log *slog.Logger) (regions importer.Endpoints, closeAll func(), err error) {
+	clients := &regionClients{quota: reliable.Quotas(cfg.Quota), observer: observer}
 	if err := clients.identify(cfg, log); err != nil {
 		clients.close()
 		return regions, nil, err
@@ -72,7 +74,7 @@ func (c *regionClients) region(cfg config.Region) (importer.Endpoint, error) {
 	for _, algorithm := range kmsapi.WrappingAlgorithms(cfg.Instance.ID) {
 		e.WrappingAlgorithms = append(e.WrappingAlgorithms, hsm.WrappingAlgorithm(algorithm))
 	}
-	management, err := reliable.New(reliable.Config{Endpoints: endpoints, Quotas: c.quota})
+	management, err := reliable.New(reliable.Config{Endpoints: endpoints, Quotas: c.quota, Observer: c.observer(cfg.Region)})
 	if err != nil {
 		return e, err
 	}
@@ -90,7 +92,7 @@ func (c *regionClients) instance(cfg config.Region, e *importer.Endpoint, manage
 		return err
 	}
 	data, err := reliable.New(reliable.Config{
-		Endpoints: []reliable.Endpoint{{Name: gateway.Endpoint().String(), KMS: gateway}}, Quotas: c.quota,
+		Endpoints: []reliable.Endpoint{{Name: gateway.Endpoint().String(), KMS: gateway}}, Quotas: c.quota, Observer: c.observer(cfg.Region),
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,9 @@ const (
 	HalfOpen State = "half-open" // one call is trying whether the endpoint is back
 )
 
+// States lists every state.
+func States() []State { return []State{Closed, Open, HalfOpen} }
+
 const (
 	failuresToOpen = 5
 	// firstPause is how long an open circuit stays so before a call may try; each

@@ -15,6 +15,7 @@ package kmsbrokerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -841,6 +842,7 @@ type StatusResponse struct {
 	Audit               *StatusResponse_Audit      `protobuf:"bytes,8,opt,name=audit,proto3" json:"audit,omitempty"`
 	OtherRegions        []*StatusResponse_Endpoint `protobuf:"bytes,9,rep,name=other_regions,json=otherRegions,proto3" json:"other_regions,omitempty"`
 	EvidenceFingerprint string                     `protobuf:"bytes,10,opt,name=evidence_fingerprint,json=evidenceFingerprint,proto3" json:"evidence_fingerprint,omitempty"` // of the key that signs evidence
+	Expiring            []*StatusResponse_Expiry   `protobuf:"bytes,11,rep,name=expiring,proto3" json:"expiring,omitempty"`                                                  // all material that expires, the soonest first
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -943,6 +945,13 @@ func (x *StatusResponse) GetEvidenceFingerprint() string {
 		return x.EvidenceFingerprint
 	}
 	return ""
+}
+
+func (x *StatusResponse) GetExpiring() []*StatusResponse_Expiry {
+	if x != nil {
+		return x.Expiring
+	}
+	return nil
 }
 
 type Backend_Token struct {
@@ -1317,11 +1326,103 @@ func (x *StatusResponse_Audit) GetError() string {
 	return ""
 }
 
+type StatusResponse_Expiry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	KeyId         string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"` // of the CMK
+	Region        string                 `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	RenewAhead    *durationpb.Duration   `protobuf:"bytes,5,opt,name=renew_ahead,json=renewAhead,proto3" json:"renew_ahead,omitempty"` // absent: the daemon does not renew the material
+	RenewedAt     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=renewed_at,json=renewedAt,proto3" json:"renewed_at,omitempty"`    // the daemon's last attempt
+	RenewalError  string                 `protobuf:"bytes,7,opt,name=renewal_error,json=renewalError,proto3" json:"renewal_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusResponse_Expiry) Reset() {
+	*x = StatusResponse_Expiry{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusResponse_Expiry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusResponse_Expiry) ProtoMessage() {}
+
+func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusResponse_Expiry.ProtoReflect.Descriptor instead.
+func (*StatusResponse_Expiry) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 3}
+}
+
+func (x *StatusResponse_Expiry) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *StatusResponse_Expiry) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *StatusResponse_Expiry) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *StatusResponse_Expiry) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *StatusResponse_Expiry) GetRenewAhead() *durationpb.Duration {
+	if x != nil {
+		return x.RenewAhead
+	}
+	return nil
+}
+
+func (x *StatusResponse_Expiry) GetRenewedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewedAt
+	}
+	return nil
+}
+
+func (x *StatusResponse_Expiry) GetRenewalError() string {
+	if x != nil {
+		return x.RenewalError
+	}
+	return ""
+}
+
 var File_api_kmsbroker_v1_control_proto protoreflect.FileDescriptor
 
 const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
 	"\x13ListBackendsRequest\"I\n" +
 	"\x14ListBackendsResponse\x121\n" +
 	"\bbackends\x18\x01 \x03(\v2\x15.kmsbroker.v1.BackendR\bbackends\"(\n" +
@@ -1388,7 +1489,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\vextractable\x18\x06 \x01(\bR\vextractable\x12\x14\n" +
 	"\x05local\x18\a \x01(\bR\x05local\x12\x10\n" +
 	"\x03key\x18\b \x01(\tR\x03key\"\x0f\n" +
-	"\rStatusRequest\"\x80\a\n" +
+	"\rStatusRequest\"\xe4\t\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -1404,7 +1505,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05audit\x18\b \x01(\v2\".kmsbroker.v1.StatusResponse.AuditR\x05audit\x12J\n" +
 	"\rother_regions\x18\t \x03(\v2%.kmsbroker.v1.StatusResponse.EndpointR\fotherRegions\x121\n" +
 	"\x14evidence_fingerprint\x18\n" +
-	" \x01(\tR\x13evidenceFingerprint\x1a\x92\x01\n" +
+	" \x01(\tR\x13evidenceFingerprint\x12?\n" +
+	"\bexpiring\x18\v \x03(\v2#.kmsbroker.v1.StatusResponse.ExpiryR\bexpiring\x1a\x92\x01\n" +
 	"\bEndpoint\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -1419,7 +1521,18 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05Audit\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2\xcf\x10\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x1a\xa0\x02\n" +
+	"\x06Expiry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12:\n" +
+	"\vrenew_ahead\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"renewAhead\x129\n" +
+	"\n" +
+	"renewed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\trenewedAt\x12#\n" +
+	"\rrenewal_error\x18\a \x01(\tR\frenewalError2\xcf\x10\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
 	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12H\n" +
@@ -1468,7 +1581,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*ListBackendsRequest)(nil),        // 0: kmsbroker.v1.ListBackendsRequest
 	(*ListBackendsResponse)(nil),       // 1: kmsbroker.v1.ListBackendsResponse
@@ -1490,106 +1603,112 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*StatusResponse_Endpoint)(nil),    // 17: kmsbroker.v1.StatusResponse.Endpoint
 	(*StatusResponse_Address)(nil),     // 18: kmsbroker.v1.StatusResponse.Address
 	(*StatusResponse_Audit)(nil),       // 19: kmsbroker.v1.StatusResponse.Audit
-	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),           // 21: kmsbroker.v1.UnfinishedImport
-	(*ImportKeyRequest)(nil),           // 22: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),             // 23: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),         // 24: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                 // 25: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),           // 26: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),            // 27: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),            // 28: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                     // 29: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil), // 30: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),          // 31: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),              // 32: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),      // 33: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                // 34: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),            // 35: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),          // 36: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                        // 37: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),           // 38: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),         // 39: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),        // 40: kmsbroker.v1.KeyEvidenceResponse
+	(*StatusResponse_Expiry)(nil),      // 20: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),           // 22: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),        // 23: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),           // 24: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),             // 25: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),         // 26: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                 // 27: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),           // 28: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),            // 29: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),            // 30: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                     // 31: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil), // 32: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),          // 33: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),              // 34: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),      // 35: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                // 36: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),            // 37: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),          // 38: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                        // 39: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),           // 40: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),         // 41: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),        // 42: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
 	3,  // 0: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
 	15, // 1: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
 	16, // 2: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
 	12, // 3: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	20, // 4: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	21, // 4: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	17, // 5: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
 	3,  // 6: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	21, // 7: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	22, // 7: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
 	19, // 8: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
 	17, // 9: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	18, // 10: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	20, // 11: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	13, // 12: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	22, // 13: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	22, // 14: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	22, // 15: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	23, // 16: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	24, // 17: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	25, // 18: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	26, // 19: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	27, // 20: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	25, // 21: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	25, // 22: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	28, // 23: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	25, // 24: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	29, // 25: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	25, // 26: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	29, // 27: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	29, // 28: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	29, // 29: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	30, // 30: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	29, // 31: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	31, // 32: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	32, // 33: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	33, // 34: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	0,  // 35: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	2,  // 36: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	10, // 37: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	4,  // 38: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	6,  // 39: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	8,  // 40: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	9,  // 41: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	14, // 42: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	34, // 43: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	34, // 44: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	34, // 45: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	35, // 46: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	34, // 47: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	21, // 48: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	36, // 49: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	37, // 50: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	37, // 51: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	37, // 52: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	38, // 53: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	37, // 54: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	39, // 55: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	40, // 56: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	37, // 57: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	37, // 58: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	37, // 59: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	37, // 60: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	37, // 61: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	37, // 62: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	37, // 63: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	37, // 64: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	1,  // 65: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	3,  // 66: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	11, // 67: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	5,  // 68: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	7,  // 69: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	3,  // 70: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	3,  // 71: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	42, // [42:72] is the sub-list for method output_type
-	12, // [12:42] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	20, // 10: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	18, // 11: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	21, // 12: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	21, // 13: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	23, // 14: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	21, // 15: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	13, // 16: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	24, // 17: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	24, // 18: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	24, // 19: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	25, // 20: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	26, // 21: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	27, // 22: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	28, // 23: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	29, // 24: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	27, // 25: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	27, // 26: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	30, // 27: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	27, // 28: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	31, // 29: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	27, // 30: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	31, // 31: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	31, // 32: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	31, // 33: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	32, // 34: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	31, // 35: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	33, // 36: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	34, // 37: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	35, // 38: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	0,  // 39: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	2,  // 40: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	10, // 41: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	4,  // 42: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	6,  // 43: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	8,  // 44: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	9,  // 45: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	14, // 46: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	36, // 47: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	36, // 48: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	36, // 49: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	37, // 50: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	36, // 51: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	22, // 52: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	38, // 53: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	39, // 54: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	39, // 55: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	39, // 56: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	40, // 57: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	39, // 58: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	41, // 59: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	42, // 60: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	39, // 61: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	39, // 62: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	39, // 63: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	39, // 64: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	39, // 65: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	39, // 66: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	39, // 67: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	39, // 68: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	1,  // 69: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	3,  // 70: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	11, // 71: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	5,  // 72: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	7,  // 73: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	3,  // 74: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	3,  // 75: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	46, // [46:76] is the sub-list for method output_type
+	16, // [16:46] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -1609,7 +1728,7 @@ func file_api_kmsbroker_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
@@ -80,8 +82,22 @@ func statusMessage(s broker.Status) *v1.StatusResponse {
 			m.OtherRegions = append(m.OtherRegions, endpoint)
 		}
 	}
+	for _, e := range s.Expiring {
+		m.Expiring = append(m.Expiring, expiryMessage(e))
+	}
 	if s.AuditErr != nil {
 		m.Audit.Error = s.AuditErr.Error()
+	}
+	return m
+}
+
+func expiryMessage(e broker.Expiry) *v1.StatusResponse_Expiry {
+	m := &v1.StatusResponse_Expiry{
+		Key: e.Key, KeyId: e.KeyID, Region: e.Region, ExpiresAt: timestamp(e.At),
+		RenewedAt: timestamp(e.Renewed.At), RenewalError: e.Renewed.Error,
+	}
+	if e.Ahead > 0 {
+		m.RenewAhead = durationpb.New(e.Ahead)
 	}
 	return m
 }

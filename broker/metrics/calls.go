@@ -1,0 +1,59 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/serve"
+)
+
+// buckets reach from an answer without KMS to the longest import, in seconds.
+var buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+
+// callMetrics are of the calls at the broker's doors.
+type callMetrics struct {
+	total   *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+}
+
+func newCallMetrics() callMetrics {
+	labels := []string{labelDoor, labelOperation, labelOutcome}
+	return callMetrics{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "calls_total",
+			Help: "Calls that were answered.",
+		}, labels),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "call_duration_seconds", Buckets: buckets,
+			Help: "Time from the arrival of a call to its answer, with authorization, KMS and the audit trail.",
+		}, labels),
+	}
+}
+
+func (c callMetrics) all() []prometheus.Collector { return []prometheus.Collector{c.total, c.seconds} }
+
+// Door counts the calls at the door of that name.
+func (m *Metrics) Door(name string) serve.Observe {
+	return func(operation string, err error, took time.Duration) {
+		labels := []string{name, operation, outcome(err)}
+		m.calls.total.WithLabelValues(labels...).Inc()
+		m.calls.seconds.WithLabelValues(labels...).Observe(took.Seconds())
+	}
+}
+
+// outcome is "ok", "abandoned" by a caller that left, or the kind of the failure.
+func outcome(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, context.Canceled):
+		return "abandoned"
+	default:
+		return strings.ReplaceAll(failure.From(err).Kind.String(), " ", "_")
+	}
+}
