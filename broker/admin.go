@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
@@ -40,7 +41,11 @@ func (b *Broker) ReimportKey(ctx context.Context, call Call, req importer.Reimpo
 	if err := b.finish(ctx, event, err); err != nil {
 		return nil, err
 	}
-	return b.refresh(ctx, req.Name)
+	imported := key.CurrentCMKs()
+	if cmk, ok := key.CMK(req.KeyID); ok {
+		imported = []*keyring.CMK{cmk}
+	}
+	return b.seen(ctx, req.Name, imported)
 }
 
 // VerifyKey checks a key from the side of KMS and from the side of the HSM.
@@ -55,6 +60,10 @@ func (b *Broker) VerifyKey(ctx context.Context, call Call, name string, material
 	event := audit.Event{Action: audit.KeyVerify, Key: name, KeyID: key.Current().KeyID, Backend: key.Backend}
 	if err := b.finish(withCall(ctx, call), event, err); err != nil || !material {
 		return key, checks, err
+	}
+	if slices.ContainsFunc(checks, func(c importer.Check) bool { return !c.Passed }) {
+		// A check does not bring back what was deleted, nor send what differs.
+		return key, append(checks, importer.Check{Name: "material", Detail: "not tried, because another check failed"}), nil
 	}
 	_, err = b.ReimportKey(ctx, call, importer.Reimport{Name: name}, func(importer.Progress) {})
 	return key, append(checks, importer.MaterialCheck(key, err)), nil
@@ -92,9 +101,11 @@ func (b *Broker) KeyEvidence(ctx context.Context, call Call, name string) (file 
 	if err != nil {
 		return nil, "", err
 	}
+	unfinished, _ := b.Keyring.Import(name)
+	history := key.History(unfinished)
 	file, err = b.Evidence.Sign(evidence.Record{
 		IssuedAt: b.Now().UTC(), Broker: evidence.Broker{InstanceID: b.Keyring.InstanceID(), Version: b.Version},
-		Key: key.Name, CMKs: key.CMKs, Births: key.Births, Exports: key.Exports,
+		Key: key.Name, CMKs: key.CMKs, Births: history.Births, Exports: history.Exports,
 	})
 	event := audit.Event{Action: audit.KeyEvidence, Key: name, KeyID: key.Current().KeyID}
 	return file, evidence.Fingerprint(b.Evidence.Public()), b.finish(withCall(ctx, call), event, err)

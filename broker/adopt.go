@@ -56,7 +56,7 @@ func (b *Broker) adopted(ctx context.Context, req Adoption) (*keyring.Key, error
 	}
 	cmk := keyring.CMK{
 		KeyID: seen.KeyID, ARN: seen.ARN, Region: endpoint.Region, State: seen.State,
-		MaterialExpiresAt: seen.MaterialExpireTime, CreatedAt: seen.CreatedAt.UTC(),
+		MaterialExpiresAt: seen.MaterialExpireTime, CreatedAt: seen.CreatedAt.UTC(), AdoptedAt: b.Now().UTC(),
 	}
 	if req.Backend != "" {
 		backend, err := b.importBackend(req.Backend)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -131,14 +132,15 @@ func (b *Broker) authorize(caller authz.Caller, op authz.Operation, name, region
 	if err != nil {
 		return nil, nil, err
 	}
-	cmk := key.Current()
-	if region != "" {
-		found, ok := key.CurrentIn(region)
-		if !ok {
-			return nil, nil, failure.New(failure.NotFound, "REGION", "key %q has no CMK in region %.40q", name, region).
-				WithHint("it has one in %s", strings.Join(key.Regions(), ", "))
-		}
-		cmk = found
+	cmk, ok := key.CurrentIn(cmp.Or(region, key.Region))
+	switch {
+	case !ok && region == "":
+		// Another region's CMK would make ciphertexts that the home region cannot open.
+		return nil, nil, failure.New(failure.WrongState, "REGION_UNFINISHED", "key %q is not finished in its home region %s", name, key.Region).
+			WithHint("an administrator can finish it with `kmsbrokerctl key import %s`; until then name another region", name)
+	case !ok:
+		return nil, nil, failure.New(failure.NotFound, "REGION", "key %q has no CMK in region %.40q", name, region).
+			WithHint("it has one in %s", strings.Join(key.Regions(), ", "))
 	}
 	endpoint, err := b.Regions.In(cmk.Region)
 	if err != nil {

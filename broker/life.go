@@ -152,10 +152,8 @@ func (b *Broker) ChangeKey(ctx context.Context, call Call, change Change, target
 			failed = append(failed, err)
 		}
 	}
-	if err := inRegions(failed, cmks); err != nil {
-		return nil, err
-	}
-	return b.refresh(ctx, key.Name)
+	key, err = b.seen(ctx, key.Name, cmks)
+	return key, errors.Join(inRegions(failed, cmks), err)
 }
 
 func (b *Broker) changeCMK(ctx context.Context, change Change, key *keyring.Key, cmk *keyring.CMK) error {

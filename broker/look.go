@@ -55,38 +55,62 @@ func isOurTag(name string) bool { return name == importer.TagInstance || name ==
 const deleted kmsapi.KeyState = "Deleted"
 
 // refresh asks KMS for the state of a key's CMKs, of all generations, and
-// remembers it. A region that does not answer leaves what was known of it, unless
-// it is the home region. The expiry of material that is gone is kept, KMS no
-// longer tells it.
+// remembers what it is told. A region that does not answer leaves what was known
+// of it; only the home region's failure is the caller's.
 func (b *Broker) refresh(ctx context.Context, name string) (*keyring.Key, error) {
 	key, err := b.Keyring.Key(name)
 	if err != nil {
 		return nil, err
 	}
-	seen := map[string]*kmsapi.KeyMetadata{}
+	home := key.Current().KeyID
+	var failed error
 	for i := range key.CMKs {
-		cmk := &key.CMKs[i]
-		answer, err := b.describe(ctx, cmk)
-		if err != nil {
-			if cmk.KeyID == key.Current().KeyID {
-				return nil, err
-			}
-			continue
+		if _, err := b.observe(ctx, name, &key.CMKs[i]); err != nil && key.CMKs[i].KeyID == home {
+			failed = err
 		}
-		seen[cmk.KeyID] = answer
 	}
-	if !slices.ContainsFunc(key.CMKs, func(c keyring.CMK) bool { return seen[c.KeyID] != nil && differs(&c, seen[c.KeyID]) }) {
-		return key, nil
+	if failed != nil {
+		return nil, failed
 	}
-	return b.Keyring.Update(name, func(k *keyring.Key) error {
-		for i := range k.CMKs {
-			if answer := seen[k.CMKs[i].KeyID]; answer != nil {
-				k.CMKs[i].State = answer.State
-				k.CMKs[i].MaterialExpiresAt = expiryIn(&k.CMKs[i], answer)
-			}
+	return b.Keyring.Key(name)
+}
+
+// seen is refresh after something was done: it was, whether KMS can be asked for
+// the result or not.
+func (b *Broker) seen(ctx context.Context, name string, cmks []*keyring.CMK) (*keyring.Key, error) {
+	for _, cmk := range cmks {
+		if _, err := b.observe(ctx, name, cmk); err != nil {
+			b.Log.Warn("a CMK's new state is not known yet", "key", name, "cmk", cmk.KeyID, "error", err)
+		}
+	}
+	return b.Keyring.Key(name)
+}
+
+// observe asks KMS for the state of one CMK and remembers it. Material that is gone
+// before its time was deleted on purpose.
+func (b *Broker) observe(ctx context.Context, name string, cmk *keyring.CMK) (*keyring.CMK, error) {
+	answer, err := b.describe(ctx, cmk)
+	if err != nil {
+		return nil, err
+	}
+	now := *cmk
+	now.State, now.MaterialExpiresAt = answer.State, expiryIn(cmk, answer)
+	switch early := now.MaterialExpiresAt.IsZero() || b.Now().Before(now.MaterialExpiresAt); {
+	case now.State == kmsapi.PendingImport && early && now.MaterialDeletedAt.IsZero():
+		now.MaterialDeletedAt = b.Now().UTC()
+	case usableState(now.State):
+		now.MaterialDeletedAt = time.Time{} // somebody imported it again
+	}
+	if now == *cmk {
+		return cmk, nil
+	}
+	_, err = b.Keyring.Update(name, func(k *keyring.Key) error {
+		if stored, ok := k.CMK(cmk.KeyID); ok {
+			stored.State, stored.MaterialExpiresAt, stored.MaterialDeletedAt = now.State, now.MaterialExpiresAt, now.MaterialDeletedAt
 		}
 		return nil
 	})
+	return &now, err
 }
 
 func (b *Broker) describe(ctx context.Context, cmk *keyring.CMK) (*kmsapi.KeyMetadata, error) {
@@ -104,10 +128,7 @@ func (b *Broker) describe(ctx context.Context, cmk *keyring.CMK) (*kmsapi.KeyMet
 	return answer, sameCMK(answer.KeyID, cmk)
 }
 
-func differs(cmk *keyring.CMK, answer *kmsapi.KeyMetadata) bool {
-	return cmk.State != answer.State || !cmk.MaterialExpiresAt.Equal(expiryIn(cmk, answer))
-}
-
+// expiryIn is when the material expires. Once it is gone KMS no longer tells.
 func expiryIn(cmk *keyring.CMK, answer *kmsapi.KeyMetadata) (at time.Time) {
 	if answer.State == kmsapi.PendingImport || answer.State == deleted {
 		return cmk.MaterialExpiresAt

@@ -63,14 +63,12 @@ func (b *Broker) due(key *keyring.Key, cmk *keyring.CMK) bool {
 // expires reports whether a CMK is to stay whose material will expire, or has.
 // Material that was deleted before its time was deleted on purpose.
 func expires(cmk *keyring.CMK, now time.Time) bool {
-	if cmk.MaterialExpiresAt.IsZero() {
+	if cmk.MaterialExpiresAt.IsZero() || !cmk.MaterialDeletedAt.IsZero() {
 		return false
 	}
 	switch cmk.State {
 	case kmsapi.PendingDeletion, deleted:
 		return false
-	case kmsapi.PendingImport:
-		return now.After(cmk.MaterialExpiresAt)
 	default:
 		return true
 	}
@@ -105,6 +103,10 @@ func (b *Broker) expiring(keys []*keyring.Key) []Expiry {
 
 func (b *Broker) renew(ctx context.Context, key *keyring.Key, cmk *keyring.CMK) {
 	log := b.Log.With("key", key.Name, "cmk", cmk.KeyID, "region", cmk.Region)
+	// KMS knows what was done since at the console.
+	if seen, err := b.observe(ctx, key.Name, cmk); err == nil && !b.due(key, seen) {
+		return
+	}
 	until := b.Now().Add(key.Renewal.Lifetime)
 	_, err := b.ReimportKey(ctx, Call{}, importer.Reimport{Name: key.Name, KeyID: cmk.KeyID, Until: &until}, func(importer.Progress) {})
 	if err != nil && ctx.Err() != nil {

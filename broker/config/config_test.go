@@ -181,6 +181,8 @@ func TestProblems(t *testing.T) {
 		{"typo in a region", minimal + "[kms.regions.cn-shanghai]\nendpont = 'x'\n", `f:5: unknown key kms.regions.cn-shanghai.endpont; did you mean "endpoint"?`},
 		{"instance without a name", minimal + "instance = { ca_file = '/c' }\n", "f:4: kms.instance.id is missing"},
 		{"instance without an authority", minimal + "instance = { id = 'kst-1' }\n", "f:4: kms.instance.ca_file is missing"},
+		{"instance without TLS", minimal + "instance = { id = 'kst-1', ca_file = '/c', endpoint = 'http://x' }\n",
+			"f:4: kms.instance.endpoint: plaintexts would go to http://x without TLS"},
 		{"bad name of an instance", minimal + "instance = { id = 'a.b', ca_file = '/c' }\n", "f:4: kms.instance.id: "},
 		{"no calls at all", minimal + "quota = { crypto = 0 }\n", "f:4: kms.quota.crypto must be 1 to 100000 calls a second, not 0"},
 		{"unknown quota", minimal + "quota = { writs = 1 }\n", `f:4: unknown key kms.quota.writs; did you mean "writes"?`},

@@ -106,8 +106,12 @@ func (t *table) instance() Instance {
 			i.Endpoint = host
 		}
 	}
-	if _, err := kmsapi.ParseEndpoint(i.Endpoint); i.Endpoint != "" && err != nil {
+	switch endpoint, err := kmsapi.ParseEndpoint(i.Endpoint); {
+	case i.Endpoint == "":
+	case err != nil:
 		t.problem("endpoint", "%s: %v", t.full("endpoint"), err)
+	case !endpoint.TLS:
+		t.problem("endpoint", "%s: plaintexts would go to %s without TLS", t.full("endpoint"), i.Endpoint)
 	}
 	t.done()
 	return i

@@ -70,11 +70,11 @@ func Verify(file []byte) (*Record, string, error) {
 	if err := strict(file, &signed); err != nil {
 		return nil, "", fmt.Errorf("not a signed record of evidence: %w", err)
 	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, signed.Record); err != nil {
-		return nil, "", fmt.Errorf("not a signed record of evidence: %w", err)
+	compact, err := onlyForm(file, signed)
+	if err != nil {
+		return nil, "", err
 	}
-	if len(signed.PublicKey) != ed25519.PublicKeySize || !ed25519.Verify(signed.PublicKey, message(compact.Bytes()), signed.Signature) {
+	if len(signed.PublicKey) != ed25519.PublicKeySize || !ed25519.Verify(signed.PublicKey, message(compact), signed.Signature) {
 		return nil, "", errors.New("the signature is wrong: the record was changed after it was signed")
 	}
 	var record Record
@@ -85,6 +85,21 @@ func Verify(file []byte) (*Record, string, error) {
 		return nil, "", fmt.Errorf("the record has the format %.40q, not %s", record.Format, Format)
 	}
 	return &record, Fingerprint(signed.PublicKey), nil
+}
+
+// onlyForm returns the compact record, if the file is nothing but what it decodes
+// to. Other readers of JSON may take the first of two fields of one name, or tell
+// "Record" from "record", and would then see what nobody signed.
+func onlyForm(file []byte, signed Signed) ([]byte, error) {
+	var record, whole bytes.Buffer
+	if err := errors.Join(json.Compact(&record, signed.Record), json.Compact(&whole, file)); err != nil {
+		return nil, fmt.Errorf("not a signed record of evidence: %w", err)
+	}
+	again, err := json.Marshal(signed)
+	if err != nil || !bytes.Equal(again, whole.Bytes()) {
+		return nil, errors.New("not a signed record of evidence as a broker writes it: a field is twice in it, or out of its place")
+	}
+	return record.Bytes(), nil
 }
 
 // message is what is signed.

@@ -75,7 +75,7 @@ type Request struct {
 // fails after the first step the journal stays, and the same call continues it.
 // A region that fails does not keep the others from being finished.
 func (i *Importer) Import(ctx context.Context, req Request, report func(Progress)) (*keyring.Key, error) {
-	release, err := i.reserve(req.Name)
+	release, err := i.Reserve(req.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (i *Importer) Import(ctx context.Context, req Request, report func(Progress
 // Plan does what Import does before it makes anything, and returns the steps that
 // would follow with the calls that each would make.
 func (i *Importer) Plan(ctx context.Context, req Request) ([]Progress, error) {
-	release, err := i.reserve(req.Name)
+	release, err := i.Reserve(req.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func stateOf(imp *keyring.Import, region string, s step) StepState {
 // Abandon forgets an unfinished import and returns its journal, which names the
 // HSM key and the CMKs that it leaves behind.
 func (i *Importer) Abandon(ctx context.Context, name string) (*keyring.Import, error) {
-	release, err := i.reserve(name)
+	release, err := i.Reserve(name)
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +151,8 @@ func (i *Importer) Abandon(ctx context.Context, name string) (*keyring.Import, e
 	return imp, i.Keyring.AbandonImport(name)
 }
 
-// reserve makes the caller the only one that works on a name.
-func (i *Importer) reserve(name string) (release func(), err error) {
+// Reserve makes the caller the only one that works on a name.
+func (i *Importer) Reserve(name string) (release func(), err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.running[name] {

@@ -242,6 +242,66 @@ func TestCreateKeyInFlight(t *testing.T) {
 	})
 }
 
+// TestGraceOfTheSecondAttempt: the search before it does not use up the time in
+// which its own CMK may appear.
+func TestGraceOfTheSecondAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		lost := &kmsapi.Error{Operation: "CreateKey", Cause: context.DeadlineExceeded}
+		b.cloud.create = func() error {
+			for id, importID := range b.cloud.cmks {
+				delete(b.cloud.cmks, id)
+				if b.cloud.created == 2 { // the first one never appears
+					time.AfterFunc(createGrace/2, func() { b.cloud.appear(id, importID) })
+				}
+			}
+			return lost
+		}
+		for range 2 {
+			if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, lost) {
+				t.Fatal(err)
+			}
+		}
+		stop := errors.New("far enough")
+		b.cloud.params = func() (*kmsapi.ImportParameters, error) { return nil, stop }
+		if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, stop) || b.cloud.created != 2 {
+			t.Errorf("third attempt: %v after %d CreateKey", err, b.cloud.created)
+		}
+		b.Keyring.Close()
+	})
+}
+
+// TestRefusalForgetsNothing: after an attempt whose answer was lost, KMS refuses
+// the next ones because the first CMK exists; it is found once its tags are seen.
+func TestRefusalForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		var made, owner string
+		b.cloud.create = func() error {
+			for id, importID := range b.cloud.cmks {
+				made, owner = id, importID
+				delete(b.cloud.cmks, id)
+			}
+			if b.cloud.created == 1 {
+				return &kmsapi.Error{Operation: "CreateKey", Cause: context.DeadlineExceeded}
+			}
+			return &kmsapi.Error{Operation: "CreateKey", Code: kmsapi.CodeLimitExceeded, Status: 400}
+		}
+		for range 2 {
+			if err := b.importKey(Request{Name: "k", Backend: "hsm"}); err == nil {
+				t.Fatal("imported")
+			}
+		}
+		b.cloud.appear(made, owner)
+		stop := errors.New("far enough")
+		b.cloud.params = func() (*kmsapi.ImportParameters, error) { return nil, stop }
+		if err := b.importKey(Request{Name: "k", Backend: "hsm"}); !errors.Is(err, stop) || b.cloud.created != 2 {
+			t.Errorf("the CMK was not found: %v after %d CreateKey", err, b.cloud.created)
+		}
+		b.Keyring.Close()
+	})
+}
+
 // TestRefusedCreateKey: what KMS refused cannot appear, so nobody waits for it.
 func TestRefusedCreateKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

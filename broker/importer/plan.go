@@ -85,22 +85,33 @@ func (r *run) fromKey(imp *keyring.Import, key *keyring.Key, req Request) error 
 	}
 	if key.Renewal.Lifetime > 0 {
 		imp.Plan.MaterialExpiresAt = r.Now().Add(key.Renewal.Lifetime).UTC().Truncate(time.Second)
-		imp.Plan.AskedExpiry = imp.Plan.MaterialExpiresAt.Format(time.RFC3339)
+		imp.Plan.AskedExpiry = asAsked(imp.Plan.MaterialExpiresAt)
 	}
 	if imp.Kind == keyring.Rotation {
+		if req.Alias != nil && key.Alias != "" && *req.Alias != key.Alias {
+			return failure.New(failure.Invalid, "ALIAS", "a rotation moves %s to the new generation, and cannot give another", key.Alias)
+		}
 		return r.addRegions(imp, key.Regions())
 	}
 	if err := notSealed(key.Name, current); err != nil {
 		return err
 	}
 	imp.HSMKeyID, imp.CheckValue = current.HSMKeyID, current.CheckValue
-	imp.Plan.MaterialExpiresAt = current.MaterialExpiresAt
+	imp.Plan.MaterialExpiresAt, imp.Plan.AskedExpiry = current.MaterialExpiresAt, asAsked(current.MaterialExpiresAt)
 	for _, region := range req.Regions {
 		if _, there := key.CurrentIn(region); there {
 			return failure.New(failure.WrongState, "REGION_TAKEN", "key %q has a CMK in %s already", key.Name, region)
 		}
 	}
 	return r.addRegions(imp, req.Regions)
+}
+
+// asAsked is how an administrator would have put an expiry.
+func asAsked(at time.Time) string {
+	if at.IsZero() {
+		return expiry.Never
+	}
+	return at.UTC().Format(time.RFC3339)
 }
 
 func (r *run) addRegions(imp *keyring.Import, regions []string) error {
@@ -127,6 +138,10 @@ func (r *run) plan(req Request, begun *keyring.Import) (*keyring.Import, error) 
 		if err := r.checkResume(req, begun); err != nil {
 			return nil, err
 		}
+	}
+	if req.Kind == keyring.Extension && (req.Alias != nil || req.Description != nil || req.Renew != nil) {
+		return nil, failure.New(failure.Invalid, "FLAG", "the alias, the description and the renewal of %q are those of the key in every region", req.Name).
+			WithHint("leave these flags out")
 	}
 	imp, plan := begun, &begun.Plan
 	if req.Kind == keyring.NewKey {
@@ -155,10 +170,8 @@ func (r *run) planExpiry(req Request, imp *keyring.Import) error {
 		if err != nil {
 			return failure.New(failure.Invalid, "EXPIRY", "%v", err)
 		}
-		for n := range imp.Regions {
-			if s := imp.Step(imp.Regions[n].Region, stepImport); s != nil && !at.Equal(plan.MaterialExpiresAt) {
-				s.Done = time.Time{}
-			}
+		if err := reimportWith(imp, at); err != nil {
+			return err
 		}
 		plan.MaterialExpiresAt = at
 	}
@@ -171,6 +184,25 @@ func (r *run) planExpiry(req Request, imp *keyring.Import) error {
 	renewal, err := r.readRenewal(*req.Renew, plan.MaterialExpiresAt)
 	plan.Renewal = renewal
 	return err
+}
+
+// reimportWith has the material imported once more where it was with another
+// expiry. A region that is finished is no longer this import's to change.
+func reimportWith(imp *keyring.Import, at time.Time) error {
+	if at.Equal(imp.Plan.MaterialExpiresAt) {
+		return nil
+	}
+	for n := range imp.Regions {
+		region := imp.Regions[n].Region
+		if imp.Regions[n].Finished {
+			return failure.New(failure.WrongState, "IMPORT_DIFFERS", "%s is finished, where the %s", region, expiryText(imp.Plan.MaterialExpiresAt)).
+				WithHint("finish the import without --expires, and then `kmsbrokerctl key reimport %s --expires %s`", imp.Name, imp.Plan.AskedExpiry)
+		}
+		if s := imp.Step(region, stepImport); s != nil {
+			s.Done = time.Time{}
+		}
+	}
+	return nil
 }
 
 // readRenewal reads how long before its end the daemon imports material again. The

@@ -2,7 +2,6 @@ package importer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/internal/expiry"
+	"github.com/kmsbroker/kmsbroker/internal/fault"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -27,7 +27,7 @@ type Reimport struct {
 // own statement that the material is the HSM's. Every step can be repeated; there
 // is no journal.
 func (i *Importer) Reimport(ctx context.Context, req Reimport, report func(Progress)) (*keyring.Key, error) {
-	release, err := i.reserve(req.Name)
+	release, err := i.Reserve(req.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -66,28 +66,28 @@ type reimport struct {
 	algorithm hsm.WrappingAlgorithm
 	expires   time.Time
 	renewal   keyring.Renewal
-	made      *keyring.Export
+	imported  string // the request that took the material
 }
 
 func (r *reimport) do(ctx context.Context) (err error) {
 	if r.endpoint, err = r.Endpoints.In(r.cmk.Region); err != nil {
 		return err
 	}
-	err = r.takeSteps(ctx)
-	if r.made == nil {
+	if err := r.takeSteps(ctx); err != nil {
 		return err
 	}
-	// An export is remembered even if KMS did not take the material.
-	_, stored := r.Keyring.Update(r.key.Name, func(k *keyring.Key) error {
-		k.Exports = append(k.Exports, *r.made)
-		if cmk, ok := k.CMK(r.cmk.KeyID); ok && err == nil {
-			k.Renewal = r.renewal
-			cmk.WrappingAlgorithm, cmk.MaterialExpiresAt = r.algorithm, r.expires
+	fault.Point("reimport/finish/before")
+	_, err = r.Keyring.Update(r.key.Name, func(k *keyring.Key) error {
+		k.Renewal = r.renewal
+		k.Exports[len(k.Exports)-1].Imported = r.imported
+		if cmk, ok := k.CMK(r.cmk.KeyID); ok {
+			cmk.WrappingAlgorithm, cmk.MaterialExpiresAt, cmk.MaterialDeletedAt = r.algorithm, r.expires, time.Time{}
 			cmk.Renewed = keyring.RenewalOutcome{} // a renewal that failed is mended
 		}
 		return nil
 	})
-	return errors.Join(err, stored)
+	fault.Point("reimport/finish/after")
+	return err
 }
 
 func (r *reimport) takeSteps(ctx context.Context) error {
@@ -200,8 +200,15 @@ func (r *reimport) fetch(ctx context.Context) (detail string, err error) {
 }
 
 func (r *reimport) wrapAgain(ctx context.Context) (detail string, err error) {
-	r.wrapped, r.made, err = r.export(ctx, r.key.Name, r.key.Backend, r.cmk.KeyID,
-		hsm.WrapRequest{Key: r.cmk.HSMKeyID, Algorithm: r.algorithm, PublicKey: r.params.PublicKey})
+	remember := func(export *keyring.Export) error {
+		_, err := r.Keyring.Update(r.key.Name, func(k *keyring.Key) error {
+			k.Exports = append(k.Exports, *export)
+			return nil
+		})
+		return err
+	}
+	r.wrapped, err = r.export(ctx, r.key.Name, r.key.Backend, r.cmk.KeyID,
+		hsm.WrapRequest{Key: r.cmk.HSMKeyID, Algorithm: r.algorithm, PublicKey: r.params.PublicKey}, remember)
 	return fmt.Sprintf("%d bytes", len(r.wrapped)), err
 }
 
@@ -212,6 +219,6 @@ func (r *reimport) deliver(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r.made.Imported = ack.RequestID
+	r.imported = ack.RequestID
 	return fmt.Sprintf("KMS accepted the material of HSM key %s again: it is identical to the first import", r.cmk.HSMKeyID), nil
 }

@@ -56,8 +56,12 @@ func (r *run) create(ctx context.Context, earlier *keyring.ImportStep) (string, 
 		if cmk != nil {
 			return "found CMK " + cmk.KeyID + " of an earlier attempt", r.adopt(cmk), nil
 		}
+		// The grace of the attempt that follows begins with it, not with the search.
+		if err := r.restamp(stepCreate, r.Now()); err != nil {
+			return "", nil, err
+		}
 	}
-	cmk, err := r.createCMK(ctx)
+	cmk, err := r.createCMK(ctx, earlier)
 	if err != nil {
 		return "", nil, err
 	}
@@ -71,10 +75,20 @@ const (
 	createGrace   = 30 * time.Second
 )
 
+// restamp gives a step that is under way another beginning.
+func (r *run) restamp(step string, began time.Time) error {
+	imp, err := r.Keyring.BeginStep(r.imp.Name, r.endpoint.Region, step, began.UTC())
+	if err == nil {
+		r.imp = imp
+	}
+	return err
+}
+
 // createCMK asks for the CMK even if the administrator leaves meanwhile, so that
 // the answer is not lost for that. A definite refusal takes the step's record
-// back: the next attempt need not look for what cannot exist.
-func (r *run) createCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
+// back: the next attempt need not look for what cannot exist. But what an earlier
+// attempt may have made still can, however often KMS refuses since.
+func (r *run) createCMK(ctx context.Context, earlier *keyring.ImportStep) (*kmsapi.KeyMetadata, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
 	cmk, err := r.endpoint.KMS.CreateKey(ctx, kmsapi.CreateKeyRequest{
@@ -85,10 +99,18 @@ func (r *run) createCMK(ctx context.Context) (*kmsapi.KeyMetadata, error) {
 		return cmk, checkCMK(cmk)
 	}
 	if e, ok := errors.AsType[*kmsapi.Error](err); ok && !e.OutcomeUnknown() {
-		_, withdrawn := r.Keyring.WithdrawStep(r.imp.Name, r.endpoint.Region, stepCreate)
-		err = errors.Join(explainLimit(e), withdrawn)
+		err = errors.Join(explainLimit(e), r.takeBack(earlier))
 	}
 	return nil, err
+}
+
+// takeBack undoes the record of an attempt that made nothing.
+func (r *run) takeBack(earlier *keyring.ImportStep) error {
+	if earlier != nil {
+		return r.restamp(stepCreate, earlier.Started)
+	}
+	_, err := r.Keyring.WithdrawStep(r.imp.Name, r.endpoint.Region, stepCreate)
+	return err
 }
 
 // explainLimit adds what to do about the number of CMKs, which KMS limits to one
@@ -200,20 +222,26 @@ func fetchParameters(ctx context.Context, kms kmsapi.KMS, keyID string, algorith
 
 // wrap has the HSM encrypt the key.
 func (r *run) wrap(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {
-	wrapped, export, err := r.export(ctx, r.imp.Name, r.imp.Plan.Backend, r.here().KeyID, hsm.WrapRequest{
+	remember := func(export *keyring.Export) error {
+		imp, err := r.Keyring.UpdateImport(r.imp.Name, r.note(func(i *keyring.RegionImport) { i.Exports = append(i.Exports, *export) }))
+		if err == nil {
+			r.imp = imp
+		}
+		return err
+	}
+	wrapped, err := r.export(ctx, r.imp.Name, r.imp.Plan.Backend, r.here().KeyID, hsm.WrapRequest{
 		Key: r.imp.HSMKeyID, Algorithm: r.here().WrappingAlgorithm, PublicKey: r.params.PublicKey,
-	})
+	}, remember)
 	if err != nil {
 		return "", nil, err
 	}
 	r.wrapped = wrapped
-	return fmt.Sprintf("%d bytes, %s", len(wrapped), export.WrappingAlgorithm),
-		r.note(func(i *keyring.RegionImport) { i.Exports = append(i.Exports, *export) }), nil
+	return fmt.Sprintf("%d bytes, %s", len(wrapped), r.here().WrappingAlgorithm), nil, nil
 }
 
 // export is the only way in which key material leaves the HSM, so it is on record
-// before it happens.
-func (r *run) export(ctx context.Context, name, backend, keyID string, req hsm.WrapRequest) ([]byte, *keyring.Export, error) {
+// before it happens, in the audit trail and in the key's own history.
+func (r *run) export(ctx context.Context, name, backend, keyID string, req hsm.WrapRequest, remember func(*keyring.Export) error) ([]byte, error) {
 	export := &keyring.Export{
 		At: r.Now().UTC(), HSMKeyID: req.Key, Region: r.endpoint.Region, KeyID: keyID, Endpoint: r.endpoint.URL,
 		WrappingAlgorithm: req.Algorithm, WrappingKeySHA256: fingerprint(req.PublicKey), Parameters: r.params.RequestID,
@@ -226,14 +254,17 @@ func (r *run) export(ctx context.Context, name, backend, keyID string, req hsm.W
 		},
 	}
 	if err := r.Record(ctx, event); err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if err := remember(export); err != nil {
+		return nil, err
 	}
 	wrapped, err := r.backend.Token.Wrap(ctx, req)
 	if err != nil {
 		event.Outcome, event.Reason = audit.Failed, failure.From(err).Reason
-		return nil, nil, errors.Join(err, r.Record(context.WithoutCancel(ctx), event))
+		return nil, errors.Join(err, r.Record(context.WithoutCancel(ctx), event))
 	}
-	return wrapped, export, nil
+	return wrapped, nil
 }
 
 func (r *run) importMaterial(ctx context.Context, _ *keyring.ImportStep) (string, func(*keyring.Import), error) {

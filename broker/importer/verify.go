@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"fmt"
 
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
@@ -64,26 +65,33 @@ func (i *Importer) Verify(ctx context.Context, key *keyring.Key) ([]Check, error
 		c.Region = cmk.Region
 		checks = append(checks, c)
 	}
-	cmk := key.Current()
-	if cmk.HSMKeyID == "" {
+	if key.Backend == "" {
 		return checks, nil
 	}
 	backend, err := i.Backend(key.Backend)
 	if err != nil {
 		return nil, err
 	}
-	return append(checks,
-		check("hsm key", "present, AES-256, sensitive, generated inside the HSM", checkAttributes(ctx, backend, cmk)),
-		check("check value", "the HSM's check value is the recorded "+cmk.CheckValue+"; a difference would prove another key, equality proves little",
-			checkKCV(ctx, backend, cmk.HSMKeyID, cmk.CheckValue)),
-	), nil
+	// In the middle of a rotation the regions have different HSM keys.
+	seen := map[hsm.KeyID]bool{}
+	for _, cmk := range key.CurrentCMKs() {
+		if seen[cmk.HSMKeyID] {
+			continue
+		}
+		seen[cmk.HSMKeyID] = true
+		checks = append(checks,
+			check("hsm key", "HSM key "+string(cmk.HSMKeyID)+" is present, AES-256, sensitive, generated inside the HSM", checkAttributes(ctx, backend, cmk)),
+			check("check value", "the HSM's check value is the recorded "+cmk.CheckValue+"; a difference would prove another key, equality proves little",
+				checkKCV(ctx, backend, cmk.HSMKeyID, cmk.CheckValue)))
+	}
+	return checks, nil
 }
 
 // MaterialCheck is what an import of the same material, which ended with err,
 // says.
 func MaterialCheck(key *keyring.Key, err error) Check {
-	return check("material", "KMS accepted the material of HSM key "+string(key.Current().HSMKeyID)+
-		" again, and it accepts only identical material: the service's own statement of equality", err)
+	return check("material", fmt.Sprintf("KMS accepted the HSM's key again as the material of %d CMKs, and it accepts only identical material: the service's own statement of equality",
+		len(key.CurrentCMKs())), err)
 }
 
 // CheckMaterial refuses an HSM key that cannot be imported and returns its check

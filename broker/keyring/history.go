@@ -73,7 +73,8 @@ func DeviceOf(info *hsm.Info) Device {
 	}
 }
 
-// Export is one time that a key left the HSM, wrapped.
+// Export is one time that the HSM was asked to wrap a key. It is remembered before
+// the HSM is asked, so whether it did is certain only when Imported is set.
 type Export struct {
 	At                time.Time             `json:"at"`
 	HSMKeyID          hsm.KeyID             `json:"hsm_key_id"`

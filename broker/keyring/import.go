@@ -177,11 +177,39 @@ func (k *Key) add(imp *Import, region string) {
 		HSMKeyID: imp.HSMKeyID, CheckValue: imp.CheckValue, WrappingAlgorithm: r.WrappingAlgorithm,
 		MaterialExpiresAt: imp.Plan.MaterialExpiresAt, State: kmsapi.Enabled, CreatedAt: r.CreatedAt,
 	})
+	if imp.Kind != Extension {
+		k.Renewal, k.Alias, k.Description = imp.Plan.Renewal, imp.Plan.Alias, imp.Plan.Description
+	}
+	k.rememberBirth(imp)
+	k.Exports = append(k.Exports, r.Exports...)
+}
+
+// remember takes over the history of an import, of the regions that are not
+// finished: those that are have theirs in the key.
+func (k *Key) remember(imp *Import) {
+	k.rememberBirth(imp)
+	for _, r := range imp.Regions {
+		if !r.Finished {
+			k.Exports = append(k.Exports, r.Exports...)
+		}
+	}
+}
+
+func (k *Key) rememberBirth(imp *Import) {
 	known := func(b Birth) bool { return b.HSMKeyID == imp.HSMKeyID }
 	if imp.Birth != nil && !slices.ContainsFunc(k.Births, known) {
 		k.Births = append(k.Births, *imp.Birth)
 	}
-	k.Exports = append(k.Exports, r.Exports...)
+}
+
+// History returns a copy of the key with what an unfinished import of it, nil if
+// there is none, has done so far.
+func (k *Key) History(imp *Import) *Key {
+	c := k.clone()
+	if imp != nil {
+		c.remember(imp)
+	}
+	return c
 }
 
 // key is the key that an import of a new one makes.

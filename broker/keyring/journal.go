@@ -82,9 +82,22 @@ func (k *Keyring) WithdrawStep(name, region, step string) (*Import, error) {
 	})
 }
 
-// AbandonImport removes a journal. Whatever was made stays.
+// AbandonImport removes a journal. Whatever was made stays, and what happened to
+// the HSM keys of a key that exists stays in its history.
 func (k *Keyring) AbandonImport(name string) error {
 	return k.write(func(tx *bbolt.Tx, next *snapshot) error {
+		imp, err := next.unfinished(name)
+		if err != nil {
+			return err
+		}
+		if old := next.keys[name]; old != nil {
+			key := old.clone()
+			key.remember(imp)
+			next.setKey(key)
+			if err := put(tx, keysBucket, name, key); err != nil {
+				return err
+			}
+		}
 		delete(next.imports, name)
 		return tx.Bucket(importsBucket).Delete([]byte(name))
 	})
@@ -118,6 +131,9 @@ func (k *Keyring) FinishRegion(name, region string) (*Key, error) {
 		}
 		if key = imp.key(); next.keys[name] != nil {
 			key = next.keys[name].clone()
+		}
+		if owner := next.byCMK[imp.In(region).KeyID]; owner != nil && owner.Name != name {
+			return cmkTaken(imp.In(region).KeyID, owner.Name)
 		}
 		key.add(imp, region)
 		imp.In(region).Finished = true

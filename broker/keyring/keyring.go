@@ -209,7 +209,12 @@ func (k *Keyring) Add(key *Key) error {
 		}
 		for _, cmk := range key.CMKs {
 			if owner := next.byCMK[cmk.KeyID]; owner != nil {
-				return failure.New(failure.WrongState, "CMK_TAKEN", "CMK %s belongs to key %q already", cmk.KeyID, owner.Name)
+				return cmkTaken(cmk.KeyID, owner.Name)
+			}
+			for _, imp := range next.imports {
+				if slices.Contains(imp.KeyIDs(), cmk.KeyID) {
+					return cmkTaken(cmk.KeyID, imp.Name)
+				}
 			}
 		}
 		next.setKey(key.clone())
@@ -230,10 +235,16 @@ func (k *Keyring) Forget(name string) error {
 		}
 		delete(next.keys, name)
 		for _, cmk := range key.CMKs {
-			delete(next.byCMK, cmk.KeyID)
+			if next.byCMK[cmk.KeyID] == key {
+				delete(next.byCMK, cmk.KeyID)
+			}
 		}
 		return tx.Bucket(keysBucket).Delete([]byte(name))
 	})
+}
+
+func cmkTaken(keyID, owner string) error {
+	return failure.New(failure.WrongState, "CMK_TAKEN", "CMK %s belongs to key %q already", keyID, owner)
 }
 
 // Update changes a key and stores it. An error of change stores nothing.

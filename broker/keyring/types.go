@@ -45,6 +45,12 @@ type CMK struct {
 	State             kmsapi.KeyState       `json:"state"` // as KMS last reported it
 	CreatedAt         time.Time             `json:"created_at"`
 	Renewed           RenewalOutcome        `json:"renewed,omitzero"`
+	// MaterialDeletedAt is when the material was deleted, or found to be, before its
+	// time: on purpose, so the daemon does not bring it back.
+	MaterialDeletedAt time.Time `json:"material_deleted_at,omitzero"`
+	// AdoptedAt is since when the broker knows a CMK that it did not make; what
+	// happened to it before is not in its history.
+	AdoptedAt time.Time `json:"adopted_at,omitzero"`
 	// SealedAt is when the HSM key was made unextractable for ever.
 	SealedAt time.Time `json:"sealed_at,omitzero"`
 }
@@ -61,7 +67,8 @@ type RenewalOutcome struct {
 	Error string    `json:"error,omitempty"`
 }
 
-// Current is the CMK of the home region that new data is encrypted with.
+// Current is the CMK of the home region that new data is encrypted with; as long
+// as that region is not finished, the newest of the others, to be shown.
 func (k *Key) Current() *CMK {
 	cmk, ok := k.CurrentIn(k.Region)
 	if !ok {

@@ -19,6 +19,8 @@ import (
 const (
 	// partialSuffix ends the name of the file that grows until it is whole.
 	partialSuffix = ".partial"
+	// targetPrefix begins the second line of the partial output.
+	targetPrefix = "# to CMK "
 	// maxLine bounds a blob in characters, above all that KMS makes.
 	maxLine = 64 << 10
 )
@@ -46,6 +48,7 @@ command continues after an interruption; the output appears when it is whole.`,
 				to := app.In(f.region)
 				r := reencryption{
 					in: f.in, out: f.out, progress: c.stderr, live: isTerminal(c.stderr),
+					job: fmt.Sprintf("%q %q %q %q", f.key, f.region, from, encryptionContext),
 					move: func(blob string) (*client.ReEncrypted, error) {
 						return to.ReEncrypt(cmd.Context(), app.In(from), f.key, blob, encryptionContext)
 					},
@@ -62,11 +65,13 @@ command continues after an interruption; the output appears when it is whole.`,
 // reencryption is one run over a file.
 type reencryption struct {
 	in, out  string
+	job      string // everything that decides what becomes of a blob
 	move     func(blob string) (*client.ReEncrypted, error)
 	progress io.Writer
 	live     bool
 
 	total, done, unchanged int
+	target                 string // the CMK that all blobs are moved to
 }
 
 func (r *reencryption) run() error {
@@ -92,8 +97,8 @@ func (r *reencryption) run() error {
 	return nil
 }
 
-// survey counts the lines and names the input by its checksum, so that a partial
-// output is never continued with another input.
+// survey counts the lines and names the job by its checksum, so that a partial
+// output is never continued with another input, key or context.
 func (r *reencryption) survey() (header string, err error) {
 	f, err := os.Open(r.in)
 	if err != nil {
@@ -101,6 +106,7 @@ func (r *reencryption) survey() (header string, err error) {
 	}
 	defer f.Close()
 	hash := sha256.New()
+	fmt.Fprintln(hash, r.job)
 	lines := scanner(io.TeeReader(f, hash))
 	for lines.Scan() {
 		if strings.TrimSpace(lines.Text()) == "" {
@@ -149,12 +155,14 @@ func (r *reencryption) wholeLines(f *os.File, header string) (end int64, err err
 		line, err := lines.ReadString('\n')
 		switch {
 		case errors.Is(err, io.EOF):
-			r.done = max(n-1, 0)
+			r.done = max(n-2, 0)
 			return end, nil
 		case err != nil:
 			return 0, err
 		case n == 0 && line != header:
-			return 0, fmt.Errorf("%s belongs to another input than %s: finish that one or remove the file", f.Name(), r.in)
+			return 0, fmt.Errorf("%s belongs to another input, key or context: finish that job or remove the file", f.Name())
+		case n == 1:
+			r.target = strings.TrimSpace(strings.TrimPrefix(line, targetPrefix))
 		}
 		end += int64(len(line))
 	}
@@ -176,7 +184,7 @@ func (r *reencryption) moveAll(partial *os.File) error {
 		if err != nil {
 			return err
 		}
-		if _, err := partial.WriteString(moved.CiphertextBlob + "\n"); err != nil {
+		if err := r.keep(partial, moved); err != nil {
 			return err
 		}
 		r.done++
@@ -192,6 +200,25 @@ func (r *reencryption) moveAll(partial *os.File) error {
 		return errors.New("the file became shorter")
 	}
 	return lines.Err()
+}
+
+// keep writes a moved blob. The CMK that the first one was moved to is in the
+// second line: after a rotation in between, half of the blobs would be where
+// nobody looks for them.
+func (r *reencryption) keep(partial *os.File, moved *client.ReEncrypted) error {
+	switch r.target {
+	case moved.KeyID:
+	case "":
+		r.target = moved.KeyID
+		if _, err := partial.WriteString(targetPrefix + moved.KeyID + "\n"); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("the key encrypts with CMK %s now, and the blobs before were moved to %s: remove %s and begin again",
+			moved.KeyID, r.target, partial.Name())
+	}
+	_, err := partial.WriteString(moved.CiphertextBlob + "\n")
+	return err
 }
 
 // show tells how far it is: on a terminal in one line, elsewhere in one of its own.
@@ -212,8 +239,10 @@ func (r *reencryption) finish(partial *os.File) error {
 		return err
 	}
 	lines := bufio.NewReader(partial)
-	if _, err := lines.ReadString('\n'); err != nil {
-		return err
+	for range 2 { // the header and the target
+		if _, err := lines.ReadString('\n'); err != nil && (r.total > 0 || !errors.Is(err, io.EOF)) {
+			return err
+		}
 	}
 	blobs, err := io.ReadAll(lines)
 	if err != nil {

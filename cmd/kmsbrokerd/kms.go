@@ -98,6 +98,7 @@ func (c *regionClients) instance(cfg config.Region, e *importer.Endpoint, manage
 		return err
 	}
 	e.KMS = kmsapi.NewSplit(data, management)
+	e.URL += ", data through " + gateway.Endpoint().String()
 	e.Health = func() []reliable.EndpointStatus {
 		return append(management.Status().Endpoints, data.Status().Endpoints...)
 	}

@@ -3,7 +3,6 @@
 package faults
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,17 +22,21 @@ type scenario struct {
 	command []string
 	// Afterwards there are so many CMKs and HSM keys.
 	cmks, hsmKeys int
-	// steps whose points must have been passed.
-	steps []string
+	// plan is the command that lists its steps, whose points must be passed; nil for
+	// one without a journal.
+	plan []string
 }
 
 func scenarios() []scenario {
 	importKey := []string{"key", "import", "app-1", "--backend", "hsm", "--alias", "alias/app-1"}
-	region := []string{"create", "parameters", "wrap", "import", "verify", "alias"}
 	imported := func(s *stage.Stage) { s.Must(s.Ctl(s.Control(), importKey...), nil) }
+	journaled := func(name string, prepare func(*stage.Stage), cmks, hsmKeys int, command ...string) scenario {
+		return scenario{name, prepare, command, cmks, hsmKeys, append(command, "--dry-run")}
+	}
 	return []scenario{
-		{"import", func(*stage.Stage) {}, importKey, 1, 1, append([]string{"generate"}, region...)},
-		{"rotate", imported, []string{"key", "rotate", "app-1"}, 2, 2, append([]string{"generate"}, region...)},
+		journaled("import", func(*stage.Stage) {}, 1, 1, importKey...),
+		journaled("rotate", imported, 2, 2, "key", "rotate", "app-1"),
+		journaled("add-region", imported, 2, 1, "key", "add-region", "app-1", stage.OtherRegion),
 		{"reimport", imported, []string{"key", "reimport", "app-1"}, 1, 1, nil},
 	}
 }
@@ -44,7 +47,7 @@ func TestKillAtEveryFaultPoint(t *testing.T) {
 		t.Run(sc.name, func(t *testing.T) {
 			points := trace(t, program, sc)
 			t.Logf("%d fault points", len(points))
-			checkPoints(t, sc, points)
+			checkPoints(t, sc, points, planned(t, sc))
 			for _, point := range points {
 				t.Run(strings.ReplaceAll(point, "#", " pass "), func(t *testing.T) {
 					t.Parallel()
@@ -82,6 +85,28 @@ func start(t *testing.T, program string, sc scenario, env ...string) (*stage.Sta
 	return s, d
 }
 
+// planned lists the steps that the command would take, without the plan itself,
+// which makes nothing and has no journal.
+func planned(t *testing.T, sc scenario) []string {
+	t.Helper()
+	if sc.plan == nil {
+		return nil
+	}
+	s := stage.New(t, stage.Options{})
+	d := s.Start()
+	defer d.Stop()
+	sc.prepare(s)
+	var steps []struct{ Name string }
+	s.Must(s.Ctl(s.Control(), append([]string{"-o", "json"}, sc.plan...)...), &steps)
+	var names []string
+	for _, step := range steps {
+		if step.Name != "plan" {
+			names = append(names, step.Name)
+		}
+	}
+	return names
+}
+
 // trace runs the scenario undisturbed and returns the points that it passed. Those
 // of the health checks come and go with the clock.
 func trace(t *testing.T, program string, sc scenario) []string {
@@ -104,20 +129,30 @@ func lines(t *testing.T, file string) []string {
 	return strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")[:strings.Count(string(content), "\n")]
 }
 
-// checkPoints makes sure that no step and no kind of call lost its points.
-func checkPoints(t *testing.T, sc scenario, points []string) {
+// checkPoints makes sure that no step of the table and no kind of call lost its
+// points.
+func checkPoints(t *testing.T, sc scenario, points, steps []string) {
 	t.Helper()
-	var want []string
-	for _, step := range sc.steps {
+	want := []string{"reimport/finish/before", "reimport/finish/after"}
+	if sc.plan != nil {
+		want = []string{
+			"import/open/before", "import/open/after", "import/finish/before", "import/finish/after",
+			"kms/CreateKey/before", "kms/CreateKey/after",
+		}
+	}
+	for _, step := range steps {
 		for _, where := range []string{"before-begin", "after-begin", "before-end", "after-end"} {
 			want = append(want, "import/"+step+"/"+where)
 		}
 	}
+	if slices.Contains(steps, "generate") {
+		want = append(want, "hsm/generate HSM key/before", "hsm/generate HSM key/after")
+	}
 	for _, call := range []string{"kms/GetParametersForImport", "kms/ImportKeyMaterial", "hsm/wrap HSM key"} {
 		want = append(want, call+"/before", call+"/after")
 	}
-	if sc.steps != nil {
-		want = append(want, "kms/CreateKey/before", "kms/CreateKey/after", "hsm/generate HSM key/before", "hsm/generate HSM key/after")
+	if sc.plan != nil && len(steps) < 6 {
+		t.Fatalf("the plan has the steps %v", steps)
 	}
 	for _, name := range want {
 		if !slices.ContainsFunc(points, func(p string) bool { return strings.HasPrefix(p, name+"#") }) {
@@ -135,7 +170,7 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 	<-d.Ended()
 	known := cmks(t, s)
 	s.Start()
-	if r := s.Ctl(s.Control(), sc.command...); r.Status != 0 && !strings.Contains(r.Stderr, "exists already") {
+	if r := s.Ctl(s.Control(), sc.command...); r.Status != 0 && !strings.Contains(r.Stderr, "already") {
 		t.Fatalf("the command does not continue: %d\n%s", r.Status, r.Stderr)
 	}
 	var key stage.Key
@@ -154,6 +189,7 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 	if secret, other := s.Objects(); secret != sc.hsmKeys+extra || other != 0 {
 		t.Errorf("the token holds %d secret keys and %d other objects", secret, other)
 	}
+	checkEvidence(t, s)
 	s.Must(s.Ctl(s.Control(), "key", "verify", "app-1", "--material"), nil)
 	if owner, err := s.Client().DescribeKey(t.Context(), "alias/app-1"); err != nil || owner.KeyID != key.KeyID {
 		t.Errorf("the alias is of %+v, %v", owner, err)
@@ -169,18 +205,49 @@ func rotatedTwice(sc scenario, point string) int {
 	return 0
 }
 
+// checkEvidence compares the key's history with the audit trail: every export is in
+// both, whichever of them the daemon died after.
+func checkEvidence(t *testing.T, s *stage.Stage) {
+	t.Helper()
+	var file struct {
+		Record struct {
+			Exports []struct {
+				SHA256 string `json:"wrapping_key_sha256"`
+			} `json:"exports"`
+		} `json:"record"`
+	}
+	s.Must(s.Ctl(s.Control(), "key", "evidence", "app-1"), &file)
+	known := map[string]bool{}
+	for _, export := range file.Record.Exports {
+		known[export.SHA256] = true
+	}
+	wraps := 0
+	for line := range strings.Lines(s.Read("state/audit/audit.log")) {
+		_, sum, found := strings.Cut(line, `"wrapping_key_sha256":"`)
+		if !found || !strings.Contains(line, `"allowed"`) {
+			continue
+		}
+		wraps++
+		if sum = sum[:64]; !known[sum] {
+			t.Errorf("the history lacks an export under %s", sum)
+		}
+	}
+	if wraps == 0 {
+		t.Error("the audit trail has no export")
+	}
+}
+
 func cmks(t *testing.T, s *stage.Stage) []string {
 	t.Helper()
-	list, err := s.Client().ListKeys(t.Context(), kmsapi.Page{Number: 1, Size: kmsapi.MaxPageSize})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids := make([]string, len(list.Keys))
-	for i, key := range list.Keys {
-		ids[i] = key.KeyID
-	}
-	if list.Total != len(ids) {
-		t.Fatal(fmt.Errorf("%d CMKs are too many for this test", list.Total))
+	var ids []string
+	for _, region := range []string{stage.Region, stage.OtherRegion} {
+		list, err := s.ClientIn(region).ListKeys(t.Context(), kmsapi.Page{Number: 1, Size: kmsapi.MaxPageSize})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range list.Keys {
+			ids = append(ids, key.KeyID)
+		}
 	}
 	return ids
 }
