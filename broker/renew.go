@@ -56,13 +56,13 @@ func (b *Broker) due(key *keyring.Key, cmk *keyring.CMK) bool {
 		cmk.Renewed.Error != "" && now.Before(cmk.Renewed.At.Add(renewAgain)):
 		return false
 	default:
-		return expires(cmk, now)
+		return expires(cmk)
 	}
 }
 
 // expires reports whether a CMK is to stay whose material will expire, or has.
 // Material that was deleted before its time was deleted on purpose.
-func expires(cmk *keyring.CMK, now time.Time) bool {
+func expires(cmk *keyring.CMK) bool {
 	if cmk.MaterialExpiresAt.IsZero() || !cmk.MaterialDeletedAt.IsZero() {
 		return false
 	}
@@ -89,7 +89,7 @@ func (b *Broker) expiring(keys []*keyring.Key) []Expiry {
 	var all []Expiry
 	for _, key := range keys {
 		for i := range key.CMKs {
-			if cmk := &key.CMKs[i]; expires(cmk, b.Now()) {
+			if cmk := &key.CMKs[i]; expires(cmk) {
 				all = append(all, Expiry{
 					Key: key.Name, KeyID: cmk.KeyID, Region: cmk.Region, At: cmk.MaterialExpiresAt,
 					Ahead: key.Renewal.Ahead, Renewed: cmk.Renewed,

@@ -160,7 +160,7 @@ func (t *table) adminGroup(key string) int {
 
 var (
 	backendName     = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
-	environmentName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+	environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // backends reads them in the order of the file.
@@ -248,7 +248,7 @@ func (t *table) environment(key string) map[string]string {
 	for name := range env {
 		switch {
 		case !environmentName.MatchString(name):
-			sub.problem(name, "%s: %q is not the name of an environment variable: use A-Z, 0-9 and _", sub.name, name)
+			sub.problem(name, "%s: %q is not the name of an environment variable: use A-Z, a-z, 0-9 and _", sub.name, name)
 		case name == "LD_PRELOAD" || name == "LD_AUDIT":
 			sub.problem(name, "%s would load foreign code into the plugin", sub.full(name))
 		case strings.HasPrefix(name, "PLUGIN_"):

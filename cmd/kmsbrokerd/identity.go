@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
+	"sync"
 
 	"github.com/kmsbroker/kmsbroker/broker/config"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
@@ -42,10 +46,38 @@ func (c *regionClients) base(cfg config.Credentials, sts identity.STS, log *slog
 		}))
 	default:
 		file, err := kmsapi.CredentialsFile(cfg.File)
+		if errors.Is(err, fs.ErrNotExist) {
+			log.Warn("credentials file not there yet", "error", err)
+			file, err = awaitedFile(cfg.File), nil
+		}
 		c.credentials = file
 		return err
 	}
 }
+
+// awaitedFile is a credentials file that was not there at the start: that which
+// `kmsbrokerctl ram provision` is going to make, for which it asks this daemon.
+func awaitedFile(path string) kmsapi.CredentialSource {
+	var mu sync.Mutex
+	var there kmsapi.CredentialSource
+	return credentialFunc(func(ctx context.Context) (kmsapi.Credentials, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if there == nil {
+			file, err := kmsapi.CredentialsFile(path)
+			if err != nil {
+				return kmsapi.Credentials{}, err
+			}
+			there = file
+		}
+		return there.Credentials(ctx)
+	})
+}
+
+type credentialFunc func(context.Context) (kmsapi.Credentials, error)
+
+// Credentials implements [kmsapi.CredentialSource].
+func (f credentialFunc) Credentials(ctx context.Context) (kmsapi.Credentials, error) { return f(ctx) }
 
 // source keeps a source for as long as the clients.
 func (c *regionClients) source(source *identity.Source, err error) error {

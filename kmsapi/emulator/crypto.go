@@ -76,10 +76,13 @@ func (c *call) decryptBlob(contextParam string) (k *key, version string, data []
 		return nil, "", nil, invalid
 	}
 	k, ok := c.region.keyOfVersion(version)
-	if !ok {
+	if !ok || !c.sees(k) {
 		return nil, "", nil, invalid
 	}
 	if err := c.permitKey(k); err != nil {
+		return nil, "", nil, err
+	}
+	if err := c.reach(k); err != nil {
 		return nil, "", nil, err
 	}
 	if err := c.op.states.check(k.State); err != nil {

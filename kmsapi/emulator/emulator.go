@@ -32,6 +32,9 @@ const apiVersion = "2016-01-20"
 type Config struct {
 	// Regions that exist; the first is that of requests which name none.
 	Regions []string
+	// Instances are the IDs of the KMS instances, which are in the first region
+	// and whose keys work through [Server.Gateway] alone.
+	Instances []string
 	// AccessKeyID and AccessKeySecret are of the account itself, the root, which
 	// may do everything. RAM users get theirs from the emulated RAM.
 	AccessKeyID     string
@@ -60,17 +63,18 @@ type Config struct {
 // Server is an emulated account with its KMS. It is an http.Handler; set wire.MaxHeader as
 // MaxHeaderBytes of the http.Server around it.
 type Server struct {
-	names    []string // of the regions, the default one first
-	regions  map[string]*region
-	quotas   map[string]quota
-	maxKeys  int // 0: no limit
-	clock    func() time.Time
-	logger   *slog.Logger
-	verifier *wire.Verifier
-	store    *store // nil: memory only
-	account  *ram.Account
-	faults   faults.Injector
-	control  http.Handler // nil: none
+	names     []string // of the regions, the default one first
+	instances []string
+	regions   map[string]*region
+	quotas    map[string]quota
+	maxKeys   int // 0: no limit
+	clock     func() time.Time
+	logger    *slog.Logger
+	verifier  *wire.Verifier
+	store     *store // nil: memory only
+	account   *ram.Account
+	faults    faults.Injector
+	control   http.Handler // nil: none
 }
 
 var validRegion = regexp.MustCompile(`^[a-z0-9-]+$`)
@@ -82,6 +86,11 @@ func (cfg Config) check() error {
 	for i, name := range cfg.Regions {
 		if !validRegion.MatchString(name) || slices.Contains(cfg.Regions[:i], name) {
 			return fmt.Errorf("emulator: region %q is not a region name or is there twice", name)
+		}
+	}
+	for i, id := range cfg.Instances {
+		if !validInstance.MatchString(id) || slices.Contains(cfg.Instances[:i], id) {
+			return fmt.Errorf("emulator: KMS instance %q is not an ID of the form kst-bjj66 or is there twice", id)
 		}
 	}
 	if cfg.AccessKeyID == "" || cfg.AccessKeySecret == "" {
@@ -99,11 +108,12 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		names:   slices.Clone(cfg.Regions),
-		regions: map[string]*region{},
-		quotas:  map[string]quota{},
-		clock:   cfg.Clock,
-		logger:  cfg.Logger,
+		names:     slices.Clone(cfg.Regions),
+		instances: slices.Clone(cfg.Instances),
+		regions:   map[string]*region{},
+		quotas:    map[string]quota{},
+		clock:     cfg.Clock,
+		logger:    cfg.Logger,
 	}
 	if cfg.Control {
 		s.control = s.newControl()

@@ -42,6 +42,10 @@ func getParametersForImport(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	// "KMS instances do not support RSAES_OAEP_SHA_1" (GetParametersForImport).
+	if k.Instance != "" && algorithm == wrapOAEPSHA1 {
+		return nil, wire.InvalidParameter("WrappingAlgorithm")
+	}
 	text, token, err := newImportToken(k.ID, algorithm, c.now)
 	if err != nil {
 		return nil, err

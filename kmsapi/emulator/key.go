@@ -29,6 +29,7 @@ const account = "1000000000000001"
 // changes a clone and commits that.
 type key struct {
 	ID              string
+	Instance        string `json:",omitempty"` // the KMS instance that it is in
 	Origin          string
 	ProtectionLevel string
 	Description     string    `json:",omitempty"`
@@ -147,6 +148,7 @@ type keyMetadata struct {
 	MaterialExpire    string `json:"MaterialExpireTime"`
 	Protection        string `json:"DeletionProtection,omitempty"`
 	ProtectionWhy     string `json:"DeletionProtectionDescription,omitempty"`
+	Instance          string `json:"DKMSInstanceId,omitempty"`
 }
 
 func (r *region) metadata(k *key) keyMetadata {
@@ -164,6 +166,7 @@ func (r *region) metadata(k *key) keyMetadata {
 		PrimaryKeyVersion: k.Version,
 		DeleteDate:        timeText(k.DeleteAt),
 		MaterialExpire:    timeText(k.MaterialExpiresAt),
+		Instance:          k.Instance,
 	}
 	k.rotationMetadata(&m)
 	return m

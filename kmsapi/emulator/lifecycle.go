@@ -59,13 +59,14 @@ func (c *call) newKey() (*key, error) {
 	if err != nil {
 		return nil, err
 	}
+	instance := c.params["DKMSInstanceId"]
 	interval, err := c.rotation()
 	switch {
 	case err != nil:
 		return nil, err
 	case interval > 0 && origin == originExternal:
 		return nil, errUnsupported
-	case c.params["DKMSInstanceId"] != "":
+	case instance != "" && !c.server.hasInstance(c.region.name, instance):
 		return nil, errInstanceNotFound
 	}
 	policy, err := c.keyPolicy()
@@ -73,7 +74,7 @@ func (c *call) newKey() (*key, error) {
 		return nil, err
 	}
 	k := &key{
-		ID: uuid.NewString(), Origin: origin, ProtectionLevel: protection, Description: description,
+		ID: uuid.NewString(), Instance: instance, Origin: origin, ProtectionLevel: protection, Description: description,
 		CreatedAt: c.now, State: pendingImport, Tags: tags,
 	}
 	if err := k.setPolicy(policy); err != nil {

@@ -66,15 +66,14 @@ func parseFilters(text string) (filters, error) {
 	return fs, nil
 }
 
-// filterValues says what a filter looks at. No key here was made by a service or
-// lives in a KMS instance.
+// filterValues says what a filter looks at. No key here was made by a service.
 var filterValues = map[string]func(*key) string{
 	"KeyState":        func(k *key) string { return string(k.State) },
 	"KeySpec":         func(*key) string { return specAES256 },
 	"KeyUsage":        func(*key) string { return usageEncrypt },
 	"ProtectionLevel": func(k *key) string { return k.ProtectionLevel },
 	"CreatorType":     func(*key) string { return "User" },
-	"DKMSInstanceId":  func(*key) string { return "" },
+	"DKMSInstanceId":  func(k *key) string { return k.Instance },
 }
 
 func (fs filters) match(k *key) bool {

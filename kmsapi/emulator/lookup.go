@@ -46,8 +46,11 @@ func (c *call) find(param string, by naming) (*key, error) {
 		id = keyID
 	}
 	k, ok := c.region.key(id)
-	if !ok {
+	if !ok || !c.sees(k) {
 		return nil, errKeyNotFound
 	}
-	return k, c.permitKey(k)
+	if err := c.permitKey(k); err != nil {
+		return nil, err
+	}
+	return k, c.reach(k)
 }

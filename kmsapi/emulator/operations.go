@@ -75,6 +75,7 @@ type call struct {
 	op         operation
 	server     *Server
 	region     *region
+	gateway    string // the KMS instance whose gateway it came through, "" for the shared one
 	request    *wire.Request
 	who        ram.Identity
 	permission string // what the caller needs to be allowed, without "kms:"

@@ -105,7 +105,10 @@ func TestRunRefuses(t *testing.T) {
 		"bad address":             func(c *emulator.RunConfig) { c.Listen = "127.0.0.1:notaport" },
 		"metadata without role":   func(c *emulator.RunConfig) { c.MetadataListen = "127.0.0.1:0" },
 		"bad metadata address":    func(c *emulator.RunConfig) { c.MetadataListen, c.MetadataRole = "127.0.0.1:notaport", "r" },
-		"no region":               func(c *emulator.RunConfig) { c.Regions = nil },
+		"gateway without TLS": func(c *emulator.RunConfig) {
+			c.Instances = []emulator.RunInstance{{ID: "kst-1", Listen: "127.0.0.1:0"}}
+		},
+		"no region": func(c *emulator.RunConfig) { c.Regions = nil },
 	} {
 		cfg := good
 		change(&cfg)
@@ -186,6 +189,50 @@ func TestRunServesMetadata(t *testing.T) {
 		}
 	}
 	get(http.StatusForbidden) // no token
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// TestRunServesGateways finds the gateway of a KMS instance behind TLS.
+func TestRunServesGateways(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	roots := writeCertificate(t, cert, key)
+	cfg := emulator.RunConfig{
+		Listen: "127.0.0.1:0", Regions: []string{"r"}, AccessKeyID: rootID, AccessKeySecret: rootSecret,
+		Instances: []emulator.RunInstance{{ID: "kst-1", Listen: "127.0.0.1:0"}}, InstanceCertFile: cert, InstanceKeyFile: key,
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		err := emulator.Run(ctx, cfg, in, slog.New(slog.DiscardHandler))
+		in.CloseWithError(err)
+		ended <- err
+	}()
+	lines := bufio.NewScanner(out)
+	url := ""
+	for url == "" && lines.Scan() {
+		if where, ok := strings.CutPrefix(lines.Text(), "gateway kst-1: "); ok {
+			url = where
+		}
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	hr, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/?Action=Encrypt&Version=2016-01-20", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(hr)
+	if err != nil || !strings.HasPrefix(url, "https://") {
+		t.Fatalf("%q: %v", url, err)
+	}
+	response.Body.Close()
+	client.CloseIdleConnections()
+	if response.StatusCode != http.StatusBadRequest {
+		t.Errorf("an unsigned request is answered %s", response.Status)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("ended with %v", err)

@@ -19,13 +19,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		s.control.ServeHTTP(w, hr)
 		return
 	}
+	s.handle(w, hr, "")
+}
+
+// handle answers one request that came through the dedicated gateway of a KMS
+// instance, or, when gateway is empty, through the shared one.
+func (s *Server) handle(w http.ResponseWriter, hr *http.Request, gateway string) {
 	begin := time.Now()
 	r, err := wire.Parse(hr)
 	region := s.regionOf(r)
+	if gateway != "" {
+		region = s.names[0]
+	}
 	fault, faulty := s.faults.Pick(r.Action, region)
 	status, code := 0, ""
 	defer func() {
-		s.logger.Info("request", "action", loggedAction(r), "region", region, "status", status,
+		s.logger.Info("request", "action", loggedAction(r), "region", region, "gateway", gateway, "status", status,
 			"code", code, "fault", string(fault.Kind), "request_id", r.ID, "duration", time.Since(begin))
 	}()
 	if faulty {
@@ -39,7 +48,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	var result any
 	replaced := faulty && fault.Replaces()
 	if err == nil && (!replaced || fault.After) {
-		result, err = s.serve(r, region)
+		result, err = s.serve(r, region, gateway)
 	}
 	if replaced {
 		err = fault.Answer(w, r)
@@ -73,14 +82,17 @@ func loggedAction(r *wire.Request) string {
 }
 
 // serve does what a request asks for.
-func (s *Server) serve(r *wire.Request, region string) (any, error) {
+func (s *Server) serve(r *wire.Request, region, gateway string) (any, error) {
 	who, err := s.caller(r)
 	if err != nil {
 		return nil, err
 	}
+	if gateway != "" && (r.Version != apiVersion || !throughGateway(r.Action)) {
+		return nil, errUnsupported
+	}
 	switch r.Version {
 	case apiVersion:
-		return s.serveKMS(r, region, who)
+		return s.serveKMS(r, region, gateway, who)
 	case ram.APIVersion:
 		return s.account.Serve(r, who)
 	case ram.STSVersion:
@@ -105,7 +117,7 @@ func (s *Server) caller(r *wire.Request) (ram.Identity, error) {
 	return who, err
 }
 
-func (s *Server) serveKMS(r *wire.Request, name string, who ram.Identity) (any, error) {
+func (s *Server) serveKMS(r *wire.Request, name, gateway string, who ram.Identity) (any, error) {
 	op, ok := operations[r.Action]
 	switch {
 	case slices.Contains(absent, r.Action):
@@ -118,14 +130,17 @@ func (s *Server) serveKMS(r *wire.Request, name string, who ram.Identity) (any, 
 		return nil, errRegionNotFound
 	}
 	now := s.clock().UTC()
-	if err := s.quotas[name].take(op.class, now); err != nil {
-		return nil, err
+	// An instance has no quota but does what it can.
+	if gateway == "" {
+		if err := s.quotas[name].take(op.class, now); err != nil {
+			return nil, err
+		}
 	}
 	if err := region.advance(now); err != nil {
 		return nil, err
 	}
 	c := &call{
-		op: op, server: s, region: region, request: r, who: who, permission: r.Action, params: r.Params, now: now,
+		op: op, server: s, region: region, gateway: gateway, request: r, who: who, permission: r.Action, params: r.Params, now: now,
 	}
 	return c.doOrTry()
 }

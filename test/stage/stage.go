@@ -10,13 +10,16 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kmsbroker/kmsbroker/hsm/pkcs11/softhsmtest"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 	"github.com/kmsbroker/kmsbroker/kmsapi/emulator"
+	"github.com/kmsbroker/kmsbroker/test/hsmsim"
 )
 
 // Who the broker is at the emulated KMS, and where.
@@ -54,6 +57,9 @@ type Options struct {
 	NoPINFile bool
 	Label     string            // of the token, instead of its own
 	Settings  map[string]string // more plugin settings
+	Luna      *hsmsim.Sim       // a simulated Luna, instead of the SoftHSM token
+	Instances []string          // KMS instances that the emulator has
+	Clock     func() time.Time  // of the emulator, instead of time.Now
 }
 
 // New makes a token, an emulator and a configuration in which the present user
@@ -69,6 +75,7 @@ func New(t testing.TB, opts Options) *Stage {
 	s := &Stage{t: t, Dir: dir, HSM: softhsmtest.New(t)}
 	s.KMS, err = emulator.New(emulator.Config{
 		Regions: []string{Region, OtherRegion}, AccessKeyID: AccessKeyID, AccessKeySecret: AccessKeySecret, Control: true,
+		Instances: opts.Instances, Clock: opts.Clock,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +198,11 @@ func (s *Stage) Read(name string) string {
 func (s *Stage) configure(opts Options) {
 	s.t.Helper()
 	s.Write("credentials.toml", fmt.Sprintf("access_key_id = %q\naccess_key_secret = %q\n", AccessKeyID, AccessKeySecret), 0o600)
-	pin, label, endpoint := s.HSM.PIN, s.HSM.Label, s.endpoint.URL
+	plugin, pin, label, endpoint := "softhsm", s.HSM.PIN, s.HSM.Label, s.endpoint.URL
+	environment := []string{s.HSM.Env()}
+	if opts.Luna != nil {
+		plugin, pin, label, environment = "luna", opts.Luna.PIN, opts.Luna.Label, slices.Clone(opts.Luna.Env)
+	}
 	if opts.PIN != "" {
 		pin = opts.PIN
 	}
@@ -208,6 +219,13 @@ func (s *Stage) configure(opts Options) {
 	for name, value := range opts.Settings {
 		settings = append(settings, fmt.Sprintf("%s = %q", name, value))
 	}
+	if opts.Luna != nil {
+		settings = append(settings, fmt.Sprintf("library = %q", opts.Luna.Library))
+	}
+	for i, variable := range environment {
+		name, value, _ := strings.Cut(variable, "=")
+		environment[i] = fmt.Sprintf("%s = %q", name, value)
+	}
 	s.Write("kmsbrokerd.toml", fmt.Sprintf(`
 state_dir   = %q
 runtime_dir = %q
@@ -222,18 +240,36 @@ credentials_file = %q
 endpoint = %q
 
 [backend.hsm]
-plugin      = "softhsm"
+plugin      = %q
 pin_file    = %q
 allow_foreign_endpoint = %t
 settings    = { %s }
-environment = { SOFTHSM2_CONF = %q }
+environment = { %s }
 
 [[grant]]
 keys       = ["app-*"]
 operations = ["encrypt", "decrypt", "generate-data-key", "generate-data-key-without-plaintext"]
 users      = [%d]
 `, s.Path("state"), s.Path("run"), filepath.Join(Binaries(s.t), "plugins"), Region, endpoint,
-		s.Path("credentials.toml"), OtherRegion, endpoint, s.Path("pin"), !opts.NoForeign, strings.Join(settings, ", "), s.HSM.ConfPath, os.Getuid()), 0o644)
+		s.Path("credentials.toml"), OtherRegion, endpoint, plugin, s.Path("pin"), !opts.NoForeign, strings.Join(settings, ", "), strings.Join(environment, ", "), os.Getuid()), 0o644)
+}
+
+// Configure replaces a text in the daemon's configuration, which is read when it
+// starts.
+func (s *Stage) Configure(old, replacement string) {
+	s.t.Helper()
+	config := s.Read("kmsbrokerd.toml")
+	if strings.Count(config, old) != 1 {
+		s.t.Fatalf("the configuration does not have %q once:\n%s", old, config)
+	}
+	s.Write("kmsbrokerd.toml", strings.Replace(config, old, replacement, 1), 0o644)
+}
+
+// Identify lets the broker be somebody else than the root of the account, as the
+// lines of [kms] say that come in place of credentials_file.
+func (s *Stage) Identify(lines string) {
+	s.t.Helper()
+	s.Configure(fmt.Sprintf("credentials_file = %q\n", s.Path("credentials.toml")), lines+"\n")
 }
 
 // Binaries is the directory that `make build` filled.

@@ -51,6 +51,7 @@ var operators = map[string]operator{
 var judged = []string{
 	"acs:SourceIp", "acs:CurrentTime", "acs:SecureTransport", "acs:SourceVpc",
 	"oidc:iss", "oidc:aud", "oidc:sub",
+	"sts:ExternalId",
 }
 
 // evaluate judges one line of Condition. known is false for a key or a value

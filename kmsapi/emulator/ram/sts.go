@@ -42,6 +42,9 @@ func assumeRole(c *call) (any, error) {
 	}
 	q := c.question(assumeRoleAction, c.account.arn("role/"+r.RoleName))
 	q.Principals = map[string][]string{"RAM": append([]string{c.account.arn("root")}, c.who.names...)}
+	if id := c.params["ExternalId"]; id != "" {
+		q.Context["sts:ExternalId"] = id
+	}
 	if c.who.root || c.who.Evaluate(q) != policy.Allowed || c.state.trusts[r.RoleName].Evaluate(q) != policy.Allowed {
 		return nil, errNoPermission
 	}
