@@ -169,7 +169,9 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 	}
 	<-d.Ended()
 	known := cmks(t, s)
-	s.Start()
+	if err := s.Start().Wait("backend ready"); err != nil {
+		t.Fatal(err)
+	}
 	if r := s.Ctl(s.Control(), sc.command...); r.Status != 0 && !strings.Contains(r.Stderr, "already") {
 		t.Fatalf("the command does not continue: %d\n%s", r.Status, r.Stderr)
 	}
