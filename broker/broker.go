@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,12 +36,17 @@ type Config struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 	Evidence *evidence.Signer
+	// Reload reads the policy again that Policy was made of.
+	Reload func() (Reloaded, error)
+	// UnitsUnknown says why no caller's unit can be known; "" if they can.
+	UnitsUnknown string
 }
 
 // Broker is the core. Its methods may be called concurrently.
 type Broker struct {
 	Config
 	policy    atomic.Pointer[authz.Policy]
+	reloading sync.Mutex
 	importer  *importer.Importer
 	startedAt time.Time
 	renewals  struct{ done, failed atomic.Uint64 }
@@ -88,7 +94,7 @@ func withCall(ctx context.Context, call Call) context.Context {
 func (b *Broker) record(ctx context.Context, event audit.Event) error {
 	if call, ok := ctx.Value(callKey{}).(Call); ok && call.Door != "" {
 		event.Door = call.Door
-		event.Caller = &audit.Caller{UID: call.Caller.UID, GID: call.Caller.GID, PID: call.Caller.PID}
+		event.Caller = &audit.Caller{UID: call.Caller.UID, GID: call.Caller.GID, PID: call.Caller.PID, Unit: call.Caller.Unit.Name}
 	}
 	if err := b.Audit.Append(ctx, event); err != nil {
 		f := failure.New(failure.Unavailable, "AUDIT", "the audit trail cannot be written: %v", err).

@@ -2,13 +2,11 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,7 +49,10 @@ func newHouse(t *testing.T, grants ...authz.Grant) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { keys.Close() })
-	trail, err := audit.Open(filepath.Join(dir, "audit"), time.Now)
+	trail, err := audit.Open(audit.Options{
+		Dir: filepath.Join(dir, "audit"), Registry: keys, Logger: slog.New(slog.DiscardHandler),
+		BeforeAnswer: true, CommitDelay: time.Second, SegmentSize: 1 << 20, SegmentAge: time.Hour,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func newHouse(t *testing.T, grants ...authz.Grant) *house {
 		t.Fatal(err)
 	}
 	cloud := newCloud(t, "cn-hangzhou", "cn-shanghai")
-	h := &house{token: hsmtest.New(), cloud: cloud, kms: cloud.clients["cn-hangzhou"], trail: filepath.Join(dir, "audit", audit.FileName)}
+	h := &house{token: hsmtest.New(), cloud: cloud, kms: cloud.clients["cn-hangzhou"], trail: filepath.Join(dir, "audit")}
 	ready := backend.New(backend.Config{
 		Name: "hsm", AllowForeignEndpoint: true, Logins: keys, CallTimeout: time.Minute, Log: slog.New(slog.DiscardHandler), Changed: func(backend.Status) {},
 		Launch: func(context.Context) (backend.Process, error) { return running{h.token}, nil },
@@ -153,13 +154,9 @@ func newKey(name string, regions ...string) importer.Request {
 // lastRecord returns the newest line of the audit trail.
 func (h *house) lastRecord(t *testing.T) audit.Event {
 	t.Helper()
-	content, err := os.ReadFile(h.trail)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
 	var event audit.Event
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &event); err != nil {
+	err := audit.Tail(t.Context(), h.trail, 1, false, func(e audit.Entry) error { event = e.Event; return nil })
+	if err != nil {
 		t.Fatal(err)
 	}
 	return event
@@ -278,7 +275,7 @@ func TestNothingUnrecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(h.trail); err != nil {
+	if err := os.RemoveAll(h.trail); err != nil {
 		t.Fatal(err)
 	}
 	wraps := h.token.Calls("Wrap")

@@ -12,17 +12,13 @@ import (
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
-// reservedContext begins the names in encryption contexts that are the
-// broker's own.
-const reservedContext = "kmsbroker."
-
 // Encrypt encrypts up to [kmsapi.MaxPlaintext] bytes with the current CMK of a
 // key, in its home region or in the one that is named.
 func (b *Broker) Encrypt(ctx context.Context, call Call, key, region string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
 	ctx = withCall(ctx, call)
 	event := encryptEvent(key)
 	answer, err := func() (*Encrypted, error) {
-		cmk, kms, err := b.authorize(call.Caller, authz.Encrypt, key, region, encryptionContext)
+		cmk, kms, err := b.authorize(authz.Request{Caller: call.Caller, Operation: authz.Encrypt, Key: key, Context: encryptionContext}, region)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +45,7 @@ func (b *Broker) Encrypt(ctx context.Context, call Call, key, region string, pla
 }
 
 func encryptEvent(key string) audit.Event {
-	return audit.Event{Action: string(authz.Encrypt), Key: key}
+	return audit.Event{Action: string(authz.Encrypt), Key: key, Application: true}
 }
 
 // Encrypted is the answer of Encrypt.
@@ -75,9 +71,9 @@ func (b *Broker) GenerateDataKey(ctx context.Context, call Call, key, region str
 		op = authz.GenerateDataKeyWithoutPlaintext
 	}
 	ctx = withCall(ctx, call)
-	event := audit.Event{Action: string(op), Key: key}
+	event := audit.Event{Action: string(op), Key: key, Application: true}
 	answer, err := func() (*DataKey, error) {
-		cmk, kms, err := b.authorize(call.Caller, op, key, region, encryptionContext)
+		cmk, kms, err := b.authorize(authz.Request{Caller: call.Caller, Operation: op, Key: key, Context: encryptionContext}, region)
 		if err != nil {
 			return nil, err
 		}
@@ -118,16 +114,9 @@ func sameCMK(answered string, asked *keyring.CMK) error {
 	return nil
 }
 
-// authorize checks a caller's right to a named key and returns its current CMK
-// and the KMS of that. Whether a key exists is nobody's business who has no grant
-// on its name.
-func (b *Broker) authorize(caller authz.Caller, op authz.Operation, name, region string, encryptionContext map[string]string) (*keyring.CMK, kmsapi.KMS, error) {
-	if err := checkContext(encryptionContext); err != nil {
-		return nil, nil, err
-	}
-	if !b.policy.Load().Allows(caller, op, name) {
-		return nil, nil, denied(caller, op, name)
-	}
+// locate returns the current CMK of a key, in its home region or in the one that
+// is named, and the KMS of that.
+func (b *Broker) locate(name, region string) (*keyring.CMK, kmsapi.KMS, error) {
 	key, err := b.Keyring.Key(name)
 	if err != nil {
 		return nil, nil, err
@@ -149,29 +138,13 @@ func (b *Broker) authorize(caller authz.Caller, op authz.Operation, name, region
 	return cmk, endpoint.KMS, nil
 }
 
-func denied(caller authz.Caller, op authz.Operation, name string) error {
-	what := "any key"
-	if name != "" {
-		what = "key " + quoteName(name)
-	}
-	return failure.New(failure.Denied, "NO_GRANT", "no grant lets %s %s with %s", caller, op, what).
-		WithHint("an administrator can add a [[grant]] to the configuration of kmsbrokerd")
-}
-
-func quoteName(name string) string {
-	if keyring.CheckName(name) != nil {
-		return "of that name"
-	}
-	return "\"" + name + "\""
-}
-
 func checkContext(encryptionContext map[string]string) error {
 	size := 0
 	for name, value := range encryptionContext {
 		size += len(name) + len(value)
-		if strings.HasPrefix(name, reservedContext) {
+		if strings.HasPrefix(name, authz.ReservedContext) {
 			return failure.New(failure.Denied, "RESERVED_CONTEXT",
-				"encryption context entries that begin %q are the broker's own", reservedContext).
+				"encryption context entries that begin %q are the broker's own", authz.ReservedContext).
 				WithHint("rename the entry")
 		}
 	}

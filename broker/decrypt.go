@@ -34,9 +34,10 @@ type Decrypted struct {
 // one that is named, or the home region of the named key, or the default one.
 func (b *Broker) Decrypt(ctx context.Context, call Call, key, region, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
 	ctx = withCall(ctx, call)
-	event := audit.Event{Action: string(authz.Decrypt), Key: key}
+	event := audit.Event{Action: string(authz.Decrypt), Key: key, Application: true}
 	answer, err := func() (*Decrypted, error) {
-		endpoint, err := b.authorizeDecrypt(call.Caller, key, region, encryptionContext)
+		request := authz.Request{Caller: call.Caller, Operation: authz.Decrypt, Key: key, Context: encryptionContext}
+		endpoint, spent, err := b.authorizeDecrypt(request, region)
 		if err != nil {
 			return nil, err
 		}
@@ -48,7 +49,7 @@ func (b *Broker) Decrypt(ctx context.Context, call Call, key, region, ciphertext
 			return nil, discreet(err)
 		}
 		event.KeyID, event.RequestID = resp.KeyID, resp.RequestID
-		owner, err := b.authorizeAnswer(call.Caller, key, endpoint.Region, resp.KeyID)
+		owner, err := b.authorizeAnswer(request, spent, endpoint.Region, resp.KeyID)
 		if err != nil {
 			clear(resp.Plaintext)
 			return nil, err
@@ -77,43 +78,79 @@ func discreet(err error) error {
 	return &quiet
 }
 
-func (b *Broker) authorizeDecrypt(caller authz.Caller, name, region string, encryptionContext map[string]string) (importer.Endpoint, error) {
-	none := importer.Endpoint{}
-	if name != "" {
-		cmk, _, err := b.authorize(caller, authz.Decrypt, name, region, encryptionContext)
-		if err != nil {
-			return none, err
-		}
-		return b.Regions.In(cmk.Region)
+// authorizeDecrypt also returns the decision whose rate pays for the call.
+func (b *Broker) authorizeDecrypt(r authz.Request, region string) (importer.Endpoint, authz.Decision, error) {
+	if r.Key == "" {
+		return b.authorizeUnnamed(r, region)
 	}
-	if err := checkContext(encryptionContext); err != nil {
-		return none, err
+	decision, err := b.permit(r)
+	if err != nil {
+		return importer.Endpoint{}, decision, err
+	}
+	cmk, _, err := b.locate(r.Key, region)
+	if err != nil {
+		return importer.Endpoint{}, decision, err
+	}
+	endpoint, err := b.Regions.In(cmk.Region)
+	return endpoint, decision, err
+}
+
+// authorizeUnnamed looks for a key of the region that the caller may decrypt with
+// and whose grant has something left of its rate.
+func (b *Broker) authorizeUnnamed(r authz.Request, region string) (importer.Endpoint, authz.Decision, error) {
+	if err := checkContext(r.Context); err != nil {
+		return importer.Endpoint{}, authz.Decision{}, err
 	}
 	endpoint, err := b.Regions.In(region)
 	if err != nil {
-		return none, err
+		return importer.Endpoint{}, authz.Decision{}, err
 	}
 	policy := b.policy.Load()
+	var exhausted authz.Decision
 	for _, key := range b.Keyring.Keys() {
-		if _, there := key.CurrentIn(endpoint.Region); there && policy.Allows(caller, authz.Decrypt, key.Name) {
-			return endpoint, nil
+		if _, there := key.CurrentIn(endpoint.Region); !there {
+			continue
+		}
+		r.Key = key.Name
+		switch decision := policy.Decide(r); {
+		case !decision.Allowed, decision == exhausted:
+		case decision.Spend(r.Caller.UID, b.Now()):
+			return endpoint, decision, nil
+		default:
+			exhausted = decision
 		}
 	}
-	return none, denied(caller, authz.Decrypt, "")
+	if exhausted.Allowed {
+		return importer.Endpoint{}, exhausted, throttled(exhausted, r.Caller)
+	}
+	r.Key = ""
+	return importer.Endpoint{}, authz.Decision{}, denied(r, authz.Decision{})
 }
 
 // authorizeAnswer returns the key that a CMK belongs to, in any generation, if
-// the caller may decrypt with it and it is the one that was named.
-func (b *Broker) authorizeAnswer(caller authz.Caller, named, region, keyID string) (*keyring.Key, error) {
+// the caller may decrypt with it and it is the one that was named. Its grant pays
+// for the call, and what was spent before it was known is given back.
+func (b *Broker) authorizeAnswer(r authz.Request, spent authz.Decision, region, keyID string) (*keyring.Key, error) {
+	foreign := failure.New(failure.Denied, "FOREIGN_CIPHERTEXT",
+		"the ciphertext was not made with a key that %s may decrypt with", r.Caller).
+		WithHint("check that the ciphertext and the key belong together")
 	owner, ok := b.Keyring.ByCMK(keyID)
-	if ok {
-		cmk, _ := owner.CMK(keyID)
-		ok = cmk.Region == region
+	if !ok || r.Key != "" && owner.Name != r.Key {
+		return nil, foreign
 	}
-	if !ok || (named != "" && owner.Name != named) || !b.policy.Load().Allows(caller, authz.Decrypt, owner.Name) {
-		return nil, failure.New(failure.Denied, "FOREIGN_CIPHERTEXT",
-			"the ciphertext was not made with a key that %s may decrypt with", caller).
-			WithHint("check that the ciphertext and the key belong together")
+	if cmk, _ := owner.CMK(keyID); cmk.Region != region {
+		return nil, foreign
 	}
+	r.Key = owner.Name
+	decision := b.policy.Load().Decide(r)
+	switch {
+	case !decision.Allowed:
+		return nil, foreign
+	case decision == spent:
+		return owner, nil
+	case !decision.Spend(r.Caller.UID, b.Now()):
+		return nil, throttled(decision, r.Caller)
+	}
+	spent.Refund(r.Caller.UID)
 	return owner, nil
 }

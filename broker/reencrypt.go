@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
 )
 
 // ReEncryption asks for a blob to be moved to the current CMK of a key.
@@ -30,7 +31,11 @@ type ReEncrypted struct {
 // CMK opened the blob.
 func (b *Broker) ReEncrypt(ctx context.Context, call Call, req ReEncryption) (*ReEncrypted, error) {
 	// Asked before anything is decrypted, so that a missing grant costs nothing.
-	cmk, _, err := b.authorize(call.Caller, authz.Encrypt, req.Key, req.Region, req.Context)
+	_, err := b.allowed(authz.Request{Caller: call.Caller, Operation: authz.Encrypt, Key: req.Key, Context: req.Context})
+	var cmk *keyring.CMK
+	if err == nil {
+		cmk, _, err = b.locate(req.Key, req.Region)
+	}
 	if err != nil {
 		return nil, b.finish(withCall(ctx, call), encryptEvent(req.Key), err)
 	}

@@ -71,14 +71,14 @@ func (b *Broker) regionStatus() []RegionStatus {
 
 // Status gathers what is known without asking anybody outside.
 func (b *Broker) Status() Status {
-	seq, head := b.Audit.Head()
+	head := b.Audit.Head()
 	keys := b.Keyring.Keys()
 	return Status{
 		At: b.Now(), Version: b.Version, StartedAt: b.startedAt, InstanceID: b.Keyring.InstanceID(),
 		Regions: b.regionStatus(), Backends: b.Backends.Status(),
 		Keys: len(keys), CMKs: countCMKs(keys), Expiring: b.expiring(keys), Unfinished: b.Keyring.Imports(),
 		Renewals: Renewals{Done: b.renewals.done.Load(), Failed: b.renewals.failed.Load()},
-		AuditSeq: seq, AuditHead: head, AuditErr: b.Audit.Err(),
+		AuditSeq: head.Seq, AuditHead: head.Hash, AuditErr: b.Audit.Err(),
 		EvidenceFingerprint: evidence.Fingerprint(b.Evidence.Public()),
 	}
 }

@@ -13,6 +13,10 @@ type Event struct {
 	RequestID string            `json:"request_id,omitempty"` // Alibaba Cloud's
 	Reason    string            `json:"reason,omitempty"`     // of a refusal or failure
 	Details   map[string]string `json:"details,omitempty"`    // keys are the Detail constants
+
+	// Application: the event is an application's use of a key. Such records are
+	// committed in groups, and give way to administrative ones when space is short.
+	Application bool `json:"-"`
 }
 
 // Caller is who asked, as the kernel reported it.
@@ -20,6 +24,8 @@ type Caller struct {
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`
 	PID int32  `json:"pid"`
+	// Unit is the systemd system unit, "" if there is none or it is not known.
+	Unit string `json:"unit,omitempty"`
 }
 
 // Outcome is how it ended.
@@ -39,6 +45,7 @@ const (
 const (
 	DaemonStart  = "daemon.start"
 	DaemonStop   = "daemon.stop"
+	PolicyReload = "policy.reload"
 	BackendState = "backend.state"
 	BackendLogin = "backend.login"
 	BackendRetry = "backend.retry-login"
@@ -57,11 +64,37 @@ const (
 	KeyVerify    = "key.verify"
 )
 
+// Actions of the trail itself. Nobody else can record them.
+const (
+	ownActions = "audit."
+
+	// LogOpen is the first record of each segment. Its outcome is Failed when the
+	// segment does not continue the one before it.
+	LogOpen = ownActions + "open"
+	// LogSeal is the last record of a segment that has a successor, signed.
+	LogSeal = ownActions + "seal"
+	// LogRepair follows an unfinished line that a crash left.
+	LogRepair = ownActions + "repair"
+	// LogGap is the first record after a time in which none could be written.
+	LogGap = ownActions + "gap"
+	// LogDenials counts the calls of one user that came to nothing and have no
+	// records of their own.
+	LogDenials = ownActions + "denials"
+)
+
+// Reasons of a LogOpen record with the outcome Failed.
+const (
+	ReasonMissing = "RECORDS_MISSING" // the registry knows of records that are not there
+	ReasonChanged = "RECORDS_CHANGED" // the registry knows another record of that number
+	ReasonKeyLost = "EPOCH_KEY_LOST"  // so the epoch before can never be signed
+)
+
 // Keys of Event.Details.
 const (
 	DetailAlgorithm   = "wrapping_algorithm"
 	DetailEndpoint    = "endpoint"
 	DetailForeign     = "foreign_endpoint"
+	DetailGrants      = "grants" // how many there are
 	DetailHSMKeyID    = "hsm_key_id"
 	DetailImportID    = "import_id"
 	DetailKind        = "kind"
@@ -70,4 +103,22 @@ const (
 	DetailState       = "state"
 	DetailSerial      = "serial"
 	DetailVersion     = "version"
+)
+
+// Keys of Event.Details in the trail's own records.
+const (
+	DetailFormat        = "format"          // of the trail
+	DetailPublicKey     = "public_key"      // of this epoch: Ed25519, hex
+	DetailNextPublicKey = "next_public_key" // of the epoch that follows
+	DetailMissingFrom   = "missing_from"    // sequence numbers
+	DetailMissingUntil  = "missing_until"
+	DetailTornBytes     = "torn_bytes"
+	DetailTornSHA256    = "torn_sha256"
+	DetailFrom          = "from" // times
+	DetailUntil         = "until"
+	DetailRefused       = "refused"    // calls that were not answered for want of a record
+	DetailUnrecorded    = "unrecorded" // calls that were answered all the same
+	DetailUID           = "uid"        // absent when several users share a count
+	DetailDenied        = "denied"     // counts
+	DetailFailed        = "failed"
 )

@@ -1,158 +1,316 @@
 // Package audit keeps the trail of who did what with which key. Every event is
-// one line of JSON that is on the disk before the caller goes on, and every line
-// carries the hash of the line before it, so that an edit, a deletion or a
-// change of order in the past shows. What cannot be recorded must not be done:
-// when the log cannot be written, Append fails and so must its caller.
+// one line of JSON, and every line carries the hash of the line before it. What
+// cannot be recorded must not be done: when the trail cannot be written, Append
+// fails and so must its caller.
 //
-// A hash chain without a signature does not show that the end was cut off or
-// that the whole was written anew. Compare with a [Log.Head] kept elsewhere.
+// A trail is cut into segments. Each is an epoch with an Ed25519 key of its own,
+// whose last record is signed and names the key of the next; then the private key
+// is wiped. So whoever takes the machine over later can change the present epoch
+// but not the past ones. docs/audit.md has the format and says exactly what this
+// shows and what it does not.
 package audit
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 )
 
-// FileName is the log's name in its directory, and TornName that of the file
-// which keeps what a crash left of unfinished lines.
+// ErrClosed is returned by Append after Close.
+var ErrClosed = errors.New("the audit trail is closed")
+
 const (
-	FileName = "audit.log"
-	TornName = "audit.torn"
+	// maxQueue is how many records may be on their way to the disk. It also bounds
+	// a batch.
+	maxQueue = 4096
+	// patience is how long a call waits for the disk before it is refused, and how
+	// long the disk may be silent before all are.
+	patience = 10 * time.Second
 )
 
-// ErrClosed is returned by Append after Close.
-var ErrClosed = errors.New("the audit log is closed")
+// Options are what a Log is made of.
+type Options struct {
+	Dir      string   // made if need be
+	Registry Registry // keeps the head elsewhere
+	Logger   *slog.Logger
 
-// maxQueue is how many callers may wait for the writer at once; more wait for a
-// place. It also bounds a batch, and with it what a crash can tear.
-const maxQueue = 256
+	// CommitDelay is how long a record of an application may wait for others
+	// before it is written. With BeforeAnswer it does not wait, its call does.
+	CommitDelay  time.Duration
+	BeforeAnswer bool
+	// Unrecorded lets applications go on while the trail cannot be written. How
+	// many calls have no record is recorded afterwards.
+	Unrecorded bool
 
-// Log is an audit log open for appending. Its methods may be called
-// concurrently.
-type Log struct {
-	path  string
-	now   func() time.Time
-	queue chan entry
-	quit  chan struct{} // closed by Close
-	done  chan struct{} // closed by the writer when it has ended
-	once  sync.Once
+	SegmentSize int64         // in bytes, after which a segment is sealed
+	SegmentAge  time.Duration // likewise
+	// Reserve is how many bytes of disk are held back for administrative records,
+	// and for those of applications that have their answers already.
+	Reserve int64
 
-	// Of the writer.
-	file sink
-	self fs.FileInfo // the identity of the open file
-	size int64       // up to which the file is known to be on the disk
-	torn bool        // there may be bytes beyond size, of a write that failed
-
-	mu      sync.Mutex
-	head    link  // guarded by mu for readers; only the writer changes it
-	failure error // of the last batch
+	random io.Reader // of the keys; nil is the system's
 }
 
-// sink is the part of *os.File that can fail.
-type sink interface {
-	WriteAt(p []byte, off int64) (int, error)
-	Truncate(size int64) error
-	Sync() error
-	Close() error
+// Registry keeps the head of a trail in another place.
+type Registry interface {
+	AuditHead() (Head, error) // zero if there is none
+	SetAuditHead(Head) error
+}
+
+// Log is a trail open for appending. Its methods may be called concurrently.
+type Log struct {
+	Options
+	lock    *os.File
+	places  chan struct{} // one for each record on its way
+	wake    chan struct{} // tells the writer that there is something new
+	moved   chan struct{} // tells the keeper of the head
+	quit    chan struct{} // closed by Close
+	done    chan struct{} // closed by the writer when it has ended
+	kept    chan struct{} // closed by the keeper when it has ended
+	once    sync.Once
+	denials denials
+
+	// Of the writer.
+	segment  *segment
+	reserve  *reserve
+	rotateAt time.Time // not before, after a rotation that failed
+	note     *Event    // to be recorded first
+
+	mu      sync.Mutex
+	pending []entry
+	urgent  bool      // somebody waits for pending
+	closed  bool      // the writer takes no more
+	busy    time.Time // since when the writer has been at the disk, zero if it is not
+	head    Head      // only the writer changes it
+	failure error     // of the last batch
+	short   error     // why the reserve is not complete
+	gap     gap
+	stats   Stats
 }
 
 // entry is an event on its way to the writer.
 type entry struct {
 	event  []byte // JSON
-	result chan error
+	at     time.Time
+	result chan error // nil: nobody waits
+	placed bool       // it has one of Log.places
+	admin  bool       // it is of administration
 }
 
-// Open opens the log in dir, which it makes if need be, and takes it for itself
-// until Close. After a crash the last line may be torn: it is moved to TornName
-// and that is recorded. Times are those of now.
-func Open(dir string, now func() time.Time) (*Log, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("audit log: %w", err)
-	}
-	path := filepath.Join(dir, FileName)
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("audit log: %w", err)
-	}
+// Open opens the trail in a directory and takes it for itself until Close. What a
+// crash left unfinished is repaired, and what is missing is recorded. A trail that
+// is damaged otherwise is an error which names the file.
+func Open(options Options) (*Log, error) {
 	l := &Log{
-		path: path, now: now, file: file,
-		queue: make(chan entry, maxQueue), quit: make(chan struct{}), done: make(chan struct{}),
+		Options: options, places: make(chan struct{}, maxQueue),
+		wake: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+		quit: make(chan struct{}), done: make(chan struct{}), kept: make(chan struct{}),
 	}
-	if err := l.recover(file, dir); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("audit log %s: %w", path, err)
+	if l.random == nil {
+		l.random = rand.Reader
+	}
+	if err := l.open(); err != nil {
+		return nil, fmt.Errorf("audit trail in %s: %w", l.Dir, err)
 	}
 	go l.run()
+	go l.keepHead()
 	return l, nil
 }
 
-// recover finds the end of the chain and repairs a torn line.
-func (l *Log) recover(file *os.File, dir string) error {
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("another process writes to it: %w", err)
-	}
-	if err := syncDir(dir); err != nil {
+func (l *Log) open() (err error) {
+	if err := os.MkdirAll(l.Dir, 0o700); err != nil {
 		return err
 	}
-	var err error
-	if l.self, err = file.Stat(); err != nil {
+	if l.lock, err = os.Open(l.Dir); err != nil {
 		return err
 	}
-	t, err := readTail(file, l.self.Size())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.closeFiles())
+		}
+	}()
+	if l.reserve, err = openReserve(l.Dir, l.Reserve); err != nil {
+		return err
+	}
+	err = l.recover()
+	for isFull(err) && l.reserve.give() {
+		err = l.recover()
+	}
 	if err != nil {
 		return err
 	}
-	l.head, l.size = t.head, l.self.Size()-int64(len(t.torn))
-	if len(t.torn) == 0 {
+	l.refill()
+	if l.note == nil {
 		return nil
 	}
-	if err := saveTorn(dir, t.torn); err != nil {
-		return err
-	}
-	l.torn = true
-	note, err := encode(tornEvent(t.torn))
+	note, err := encode(*l.note)
 	if err != nil {
 		return err
 	}
-	return l.commit([][]byte{note})
+	return l.commit([]entry{{event: note, at: time.Now()}})
 }
 
-// Append records event and returns when it is on the disk. Any error means that
-// the caller must not go on. When ctx ends first, the event may have been
-// recorded nevertheless.
+func (l *Log) closeFiles() error {
+	var errs []error
+	if l.segment != nil && l.segment.file != nil {
+		errs = append(errs, l.segment.end())
+	}
+	if l.reserve != nil {
+		errs = append(errs, l.reserve.file.Close())
+	}
+	return errors.Join(append(errs, l.lock.Close())...)
+}
+
+// Append records event. It returns when an administrative event is on the disk,
+// and when one of an application is on its way there. Any error means that the
+// caller must not go on. When ctx ends first or the disk is silent, the event may
+// have been recorded nevertheless.
 func (l *Log) Append(ctx context.Context, event Event) error {
+	if isOwn(event.Action) {
+		return fmt.Errorf("audit event: %q is an action of the trail itself", event.Action)
+	}
 	data, err := encode(event)
 	if err != nil {
 		return fmt.Errorf("audit event: %w", err)
 	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("audit log: %w", err)
+	e := entry{event: data, at: time.Now(), placed: true, admin: !event.Application}
+	if l.denials.suppresses(&event, e.at) {
+		l.count(func(s *Stats) { s.SuppressedDenials++ })
+		return nil
 	}
-	e := entry{event: data, result: make(chan error, 1)}
+	if !event.Application || l.BeforeAnswer {
+		e.result = make(chan error, 1)
+	}
+	switch err := l.submit(ctx, e); {
+	case err == nil, errors.Is(err, ErrClosed):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("audit trail: %w", ctx.Err())
+	default:
+		return l.refuse(err, event.Application)
+	}
+}
+
+// refuse decides what becomes of a call that cannot be recorded.
+func (l *Log) refuse(err error, application bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if application && l.Unrecorded {
+		l.gap.add(&l.gap.unrecorded)
+		l.stats.Unrecorded++
+		return nil
+	}
+	l.gap.add(&l.gap.refused)
+	l.stats.Refused++
+	return fmt.Errorf("audit trail in %s cannot be written, so nothing may be done: %w", l.Dir, err)
+}
+
+// submit hands an entry to the writer, and waits for it if somebody should.
+func (l *Log) submit(ctx context.Context, e entry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := l.refusal(e.admin); err != nil {
+		return err
+	}
 	select {
-	case <-l.quit:
+	case l.places <- struct{}{}:
+	default:
+		if err := l.awaitPlace(ctx); err != nil {
+			return err
+		}
+	}
+	if err := l.push(e); err != nil || e.result == nil {
+		return err
+	}
+	return l.await(ctx, e)
+}
+
+// refusal is why nothing new is accepted. Administrative records are tried
+// nevertheless unless the disk is silent.
+func (l *Log) refusal(admin bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch err := l.silent(); {
+	case l.closed:
 		return ErrClosed
+	case err != nil:
+		return err
+	case admin:
+		return nil
+	case l.failure != nil:
+		return l.failure
+	default:
+		return l.short
+	}
+}
+
+// silent is an error when the disk has not answered for too long.
+func (l *Log) silent() error {
+	if since := time.Since(l.busy); !l.busy.IsZero() && since > patience {
+		return fmt.Errorf("the disk has not answered for %v", since.Round(time.Second))
+	}
+	return nil
+}
+
+// push makes an entry that has its place pending.
+func (l *Log) push(e entry) error {
+	const many = maxQueue / 4
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		<-l.places
+		return ErrClosed
+	}
+	l.pending = append(l.pending, e)
+	urgent := e.result != nil || len(l.pending) == many
+	l.urgent = l.urgent || urgent
+	if urgent || len(l.pending) == 1 {
+		signal(l.wake)
+	}
+	return nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
 	default:
 	}
+}
+
+var errFull = fmt.Errorf("%d records wait for the disk, and none was written for %v", maxQueue, patience)
+
+func (l *Log) awaitPlace(ctx context.Context) error {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
 	select {
-	case l.queue <- e:
+	case l.places <- struct{}{}:
+		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("audit log: %w", ctx.Err())
+		return ctx.Err()
+	case <-limit.C:
+		return errFull
 	case <-l.quit:
 		return ErrClosed
 	}
+}
+
+func (l *Log) await(ctx context.Context, e entry) error {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
 	select {
 	case err := <-e.result:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("audit log: %w", ctx.Err())
+		return ctx.Err()
+	case <-limit.C:
+		return fmt.Errorf("the disk has not answered for %v", patience)
 	case <-l.done:
 	}
 	select {
@@ -163,135 +321,51 @@ func (l *Log) Append(ctx context.Context, event Event) error {
 	}
 }
 
-// Head returns the number of the last record and the hash of its line, which
-// together stand for the whole log up to there; 0 and "" for an empty log.
-func (l *Log) Head() (seq uint64, hash string) {
+// Head is the last record on the disk.
+func (l *Log) Head() Head {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.head.seq == 0 {
-		return 0, ""
-	}
-	return l.head.seq, l.head.hash
+	return l.head
 }
 
-// Err returns why the last records could not be written, nil when they were.
+// Err returns why records cannot be written at present, nil when they can.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.silent(); err != nil {
+		return err
+	}
+	if l.failure == nil && l.short != nil {
+		return fmt.Errorf("only administrative records are written: %w", l.short)
+	}
 	return l.failure
 }
 
-// Close records what is queued and closes the log.
+// Close records what is on its way and closes the trail. A disk that is silent is
+// not waited for.
 func (l *Log) Close() error {
-	var err error
-	l.once.Do(func() {
-		close(l.quit)
-		<-l.done
-		err = l.file.Close()
-	})
-	<-l.done
+	err := ErrClosed
+	l.once.Do(func() { err = l.close() })
+	if errors.Is(err, ErrClosed) {
+		return nil
+	}
 	return err
 }
 
-// run is the writer. Whoever waits while it waits for the disk is in the next
-// batch, so that many callers share one fsync.
-func (l *Log) run() {
-	defer close(l.done)
-	for {
+func (l *Log) close() error {
+	close(l.quit)
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for _, ended := range []chan struct{}{l.done, l.kept} {
 		select {
-		case e := <-l.queue:
-			l.write(l.gather(e))
-		case <-l.quit:
-			if batch := l.gather(); len(batch) > 0 {
-				l.write(batch)
-			}
-			return
+		case <-ended:
+		case <-limit.C:
+			return fmt.Errorf("audit trail in %s: the disk has not answered for %v; the last records may be lost", l.Dir, patience)
 		}
 	}
-}
-
-// gather adds all that is queued to batch.
-func (l *Log) gather(batch ...entry) []entry {
-	for len(batch) <= maxQueue {
-		select {
-		case e := <-l.queue:
-			batch = append(batch, e)
-		default:
-			return batch
-		}
+	var err error
+	if n := len(l.pending); n > 0 {
+		err = fmt.Errorf("audit trail in %s: %d records of applications are lost: %w", l.Dir, n, l.failure)
 	}
-	return batch
-}
-
-func (l *Log) write(batch []entry) {
-	events := make([][]byte, 0, len(batch))
-	for _, e := range batch {
-		events = append(events, e.event)
-	}
-	err := l.commit(events)
-	if err != nil {
-		err = fmt.Errorf("audit log %s cannot be written, so nothing may be done: %w", l.path, err)
-	}
-	l.mu.Lock()
-	l.failure = err
-	l.mu.Unlock()
-	for _, e := range batch {
-		e.result <- err
-	}
-}
-
-// commit writes events as the next lines and waits for the disk. After a failure
-// the log is as it was before: the next commit writes over what this one left.
-func (l *Log) commit(events [][]byte) error {
-	if err := l.checkFile(); err != nil {
-		return err
-	}
-	if l.torn {
-		if err := l.file.Truncate(l.size); err != nil {
-			return err
-		}
-	}
-	head, at := l.head, l.now()
-	var lines []byte
-	for _, event := range events {
-		line := head.next(at, event)
-		head = head.after(line)
-		lines = append(append(lines, line...), '\n')
-	}
-	l.torn = true
-	if _, err := l.file.WriteAt(lines, l.size); err != nil {
-		return err
-	}
-	if err := l.file.Sync(); err != nil {
-		return err
-	}
-	l.torn, l.size = false, l.size+int64(len(lines))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.head = head
-	return nil
-}
-
-// checkFile notices that the log was removed, replaced or written by somebody
-// else: records would go where nobody finds them, or leave a broken chain.
-func (l *Log) checkFile() error {
-	info, err := os.Stat(l.path)
-	switch {
-	case err != nil:
-		return err
-	case !os.SameFile(info, l.self):
-		return errors.New("it was replaced by another file: put it back, or restart the daemon to begin a new one")
-	case info.Size() < l.size || info.Size() > l.size && !l.torn:
-		return errors.New("somebody else changed its size: verify it, then restart the daemon")
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(err, l.closeFiles())
 }

@@ -2,12 +2,9 @@ package audit
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,33 +22,19 @@ const (
 	maxLine    = 64 << 10 // bytes; encode stays below: each byte of a value takes at most six
 )
 
-// record is one line of the log.
-type record struct {
+// Record is one line of the trail.
+type Record struct {
 	Seq  uint64 `json:"seq"`  // from 1
-	Time string `json:"time"` // when it was written
+	Time string `json:"time"` // when it happened: RFC 3339, UTC, milliseconds
 	Prev string `json:"prev"` // hash of the line before, without its newline
 	Event
+	Signature string `json:"sig,omitempty"` // of a LogSeal record
 }
 
-// link is the end of a chain: the number and the hash of its last line.
-type link struct {
-	seq  uint64
-	hash string // lower-case hex SHA-256
-}
-
-// origin comes before the first line.
-var origin = link{hash: strings.Repeat("0", hex.EncodedLen(sha256.Size))}
-
-// next makes the line that follows l, without its newline.
-func (l link) next(at time.Time, event []byte) []byte {
-	line := fmt.Appendf(nil, `{"seq":%d,"time":"%s","prev":"%s",`, l.seq+1, at.UTC().Format(timeLayout), l.hash)
-	return append(line, event[1:]...)
-}
-
-// after is the end of the chain when line has been added to it.
-func (l link) after(line []byte) link {
-	sum := sha256.Sum256(line)
-	return link{seq: l.seq + 1, hash: hex.EncodeToString(sum[:])}
+// At is the time of the record.
+func (r *Record) At() time.Time {
+	at, _ := time.Parse(timeLayout, r.Time) // decode has tried
+	return at
 }
 
 var detailKey = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
@@ -78,10 +61,14 @@ func encode(e Event) ([]byte, error) {
 		details[k] = bounded(v)
 	}
 	e.Details = details
+	return marshal(e)
+}
+
+func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(e); err != nil {
+	if err := encoder.Encode(v); err != nil {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
@@ -107,19 +94,18 @@ func bounded(s string) string {
 	return s[:end] + mark
 }
 
-// decode reads a line, strictly: what the log does not write is not in it.
-func decode(line []byte) (record, error) {
-	var r record
-	decoder := json.NewDecoder(bytes.NewReader(line))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&r); err != nil {
-		return record{}, fmt.Errorf("is not a record: %w", err)
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return record{}, errors.New("is not a record: something follows the JSON object")
+// decode reads a line, strictly: a line that the log would have written in
+// another way, with spaces or with a field twice, is no record.
+func decode(line []byte) (Record, error) {
+	var r Record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return Record{}, fmt.Errorf("is not a record: %w", err)
 	}
 	if _, err := time.Parse(timeLayout, r.Time); err != nil || r.Seq == 0 || r.Action == "" || r.Outcome == "" {
-		return record{}, errors.New("is not a record: it lacks a number, time, action or outcome")
+		return Record{}, errors.New("is not a record: it lacks a number, time, action or outcome")
+	}
+	if again, err := marshal(r); err != nil || !bytes.Equal(again, line) {
+		return Record{}, errors.New("is not a record: it is not written as records are")
 	}
 	return r, nil
 }

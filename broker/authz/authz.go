@@ -1,38 +1,15 @@
 // Package authz decides who may do what. A [Caller] is a local process as the
-// kernel reports it, a [Grant] lets callers do operations with keys, and a
-// [Policy] is the list of grants: what no grant allows is denied.
+// kernel reports it, a [Grant] lets callers do operations with keys or forbids
+// it, and a [Policy] is the list of grants: what no grant allows is denied, and
+// what one denies no other allows.
+//
+// What is not known never helps the caller: when its unit could not be
+// established, or a template has no value, a grant that allows does not match
+// and one that denies does.
 //
 // Administration is not decided here but by the control socket's directory and
 // mode; administering a key is not a grant to decrypt with it.
 package authz
-
-import (
-	"fmt"
-	"log/slog"
-	"path"
-	"slices"
-)
-
-// Caller is the process on the other side of a Unix socket, from SO_PEERCRED:
-// the credentials it had when it connected.
-type Caller struct {
-	UID uint32
-	GID uint32
-	PID int32
-}
-
-// String names the caller for messages.
-func (c Caller) String() string {
-	return fmt.Sprintf("uid %d, gid %d, pid %d", c.UID, c.GID, c.PID)
-}
-
-// LogValue implements slog.LogValuer.
-func (c Caller) LogValue() slog.Value {
-	return slog.GroupValue(
-		slog.Uint64("uid", uint64(c.UID)),
-		slog.Uint64("gid", uint64(c.GID)),
-		slog.Int("pid", int(c.PID)))
-}
 
 // Operation is something a grant can allow on a key.
 type Operation string
@@ -50,40 +27,14 @@ func Operations() []Operation {
 	return []Operation{Encrypt, Decrypt, GenerateDataKey, GenerateDataKeyWithoutPlaintext}
 }
 
-// Grant allows callers operations with keys. A caller matches when its uid or
-// its gid is listed.
-type Grant struct {
-	Keys       []string // names or globs in the syntax of path.Match
-	Operations []Operation
-	UIDs       []uint32
-	GIDs       []uint32
-}
+// ReservedContext begins the names in encryption contexts that are the broker's
+// own. Requests that have such entries are refused whatever the grants say.
+const ReservedContext = "kmsbroker."
 
-func (g *Grant) covers(c Caller, op Operation) bool {
-	return slices.Contains(g.Operations, op) &&
-		(slices.Contains(g.UIDs, c.UID) || slices.Contains(g.GIDs, c.GID))
-}
-
-func (g *Grant) names(key string) bool {
-	return slices.ContainsFunc(g.Keys, func(pattern string) bool {
-		ok, err := path.Match(pattern, key)
-		return err == nil && ok // config refuses malformed patterns
-	})
-}
-
-// Policy is an immutable set of grants.
-type Policy struct {
-	grants []Grant
-}
-
-// NewPolicy makes a policy of grants.
-func NewPolicy(grants []Grant) *Policy {
-	return &Policy{grants: slices.Clone(grants)}
-}
-
-// Allows reports whether some grant lets c do op with key.
-func (p *Policy) Allows(c Caller, op Operation, key string) bool {
-	return slices.ContainsFunc(p.grants, func(g Grant) bool {
-		return g.covers(c, op) && g.names(key)
-	})
+// Request is what a caller wants to do.
+type Request struct {
+	Caller    Caller
+	Operation Operation
+	Key       string            // the broker's name, which need not exist
+	Context   map[string]string // the encryption context
 }

@@ -18,6 +18,10 @@ type Config struct {
 	Sockets    Sockets
 	Backends   []Backend // in the order of the file
 	Grants     []authz.Grant
+	Audit      Audit
+	// UnitWithoutPIDFD: on a kernel without SO_PEERPIDFD a caller's unit is looked up
+	// by its PID, which another process can have by then.
+	UnitWithoutPIDFD bool
 }
 
 // Sockets are absolute paths.

@@ -72,14 +72,36 @@ func TestGood(t *testing.T) {
 		Grants: []authz.Grant{
 			{
 				Keys: []string{"payments", "app-*"}, Operations: []authz.Operation{authz.Encrypt, authz.Decrypt, authz.GenerateDataKey},
-				UIDs: []uint32{1001, 1000}, GIDs: []uint32{2001},
+				UIDs: []uint32{1001, 1000}, GIDs: []uint32{2001}, At: "good.toml:43",
 			},
-			{Keys: []string{"logs"}, Operations: []authz.Operation{authz.Encrypt}, GIDs: []uint32{4294967294}},
+			{Keys: []string{"logs"}, Operations: []authz.Operation{authz.Encrypt}, GIDs: []uint32{4294967294}, At: "good.toml:49"},
+			{
+				Effect: authz.Deny, Keys: []string{"*"}, Operations: []authz.Operation{authz.Decrypt},
+				Units: []string{"web@*.service", `escaped\x2dname.service`}, At: "good.toml:54",
+			},
+			{
+				Keys: []string{"tenants"}, Operations: []authz.Operation{authz.Decrypt}, UIDs: []uint32{1000},
+				Context: map[string]authz.Template{"tenant": template(t, "{user}"), "purpose": template(t, "mail")},
+				Rate:    authz.Rate{Calls: 100, Per: time.Second}, At: "good.toml:60",
+			},
+		},
+		UnitWithoutPIDFD: true,
+		Audit: Audit{
+			BeforeAnswer: true, Unrecorded: true, CommitDelay: time.Second, SegmentSize: 8 << 20, SegmentAge: time.Hour, Reserve: 32 << 20,
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
+}
+
+func template(t testing.TB, text string) authz.Template {
+	t.Helper()
+	parsed, err := authz.ParseTemplate(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }
 
 const minimal = "[kms]\nregion = 'cn-hangzhou'\ncredentials_file = '/c'\n"
@@ -96,6 +118,7 @@ func TestDefaults(t *testing.T) {
 			Control: "/run/kmsbroker/admin/control.sock", Application: "/run/kmsbroker/kms.sock",
 			Metrics: "/run/kmsbroker/metrics.sock", AdminGID: -1,
 		},
+		Audit: Audit{CommitDelay: DefaultCommitDelay, SegmentSize: 64 << 20, SegmentAge: DefaultSegmentAge, Reserve: 16 << 20},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/internal/cgroup"
 )
 
 func (t *table) grants(key string) []authz.Grant {
@@ -31,16 +32,88 @@ func (t *table) grants(key string) []authz.Grant {
 
 func (t *table) grant() authz.Grant {
 	g := authz.Grant{
+		Effect:     t.effect("effect"),
 		Keys:       t.patterns("keys"),
 		Operations: t.operations("operations"),
 		UIDs:       t.ids("users", "user", t.doc.accounts.user),
 		GIDs:       t.ids("groups", "group", t.doc.accounts.group),
+		Units:      t.units("units"),
+		Context:    t.templates("context"),
+		Rate:       t.rate("rate"),
+		At:         fmt.Sprintf("%s:%d", t.doc.file, t.line),
 	}
-	if !t.filled("users") && !t.filled("groups") {
-		t.doc.problem(t.line, "%s lets nobody do anything: it needs users or groups", t.name)
+	if !t.filled("users") && !t.filled("groups") && !t.filled("units") {
+		t.doc.problem(t.line, "%s is about nobody: it needs users, groups or units", t.name)
+	}
+	if g.Effect == authz.Deny && t.filled("rate") {
+		t.problem("rate", "%s limits what a grant allows, and this one denies", t.full("rate"))
 	}
 	t.done()
 	return g
+}
+
+var effects = map[string]authz.Effect{"allow": authz.Allow, "deny": authz.Deny}
+
+func (t *table) effect(key string) authz.Effect {
+	name := t.text(key, "allow")
+	effect, ok := effects[name]
+	if !ok {
+		t.problem(key, `%s must be "allow" or "deny", not %q`, t.full(key), name)
+	}
+	return effect
+}
+
+// units reads names of units and patterns for them.
+func (t *table) units(key string) []string {
+	var units []string
+	for _, e := range t.array(key) {
+		unit, ok := e.value.(string)
+		_, bad := path.Match(unit, "")
+		isPattern := strings.ContainsAny(unit, "*?[")
+		switch {
+		case !ok:
+			t.doc.problem(e.line, "%s must hold strings, not %s", t.full(key), kindOf(e.value))
+		case isPattern && (bad != nil || strings.ContainsAny(unit, "/\x00")), !isPattern && !cgroup.ValidUnit(unit):
+			t.doc.problem(e.line, "%s: %q is neither the full name of a unit such as \"app.service\" nor a pattern such as \"app@*.service\"", t.full(key), unit)
+		case strings.HasSuffix(unit, ".slice"):
+			t.doc.problem(e.line, "%s: %q is a slice, in which no processes run", t.full(key), unit)
+		}
+		units = append(units, unit)
+	}
+	return units
+}
+
+// templates reads the entries that an encryption context must have.
+func (t *table) templates(key string) map[string]authz.Template {
+	texts := t.texts(key)
+	sub := &table{doc: t.doc, name: t.full(key), path: keyPath(t.path, key), line: t.lineOf(key)}
+	var templates map[string]authz.Template
+	for name, text := range texts {
+		template, err := authz.ParseTemplate(text)
+		switch {
+		case err != nil:
+			sub.problem(name, "%s: %v", sub.full(name), err)
+		case strings.HasPrefix(name, authz.ReservedContext):
+			sub.problem(name, "%s: entries that begin %q are the broker's own, and no caller can have them", sub.full(name), authz.ReservedContext)
+		}
+		if templates == nil {
+			templates = map[string]authz.Template{}
+		}
+		templates[name] = template
+	}
+	return templates
+}
+
+func (t *table) rate(key string) authz.Rate {
+	text, ok := read[string](t, key, "a string")
+	if !ok {
+		return authz.Rate{}
+	}
+	rate, err := authz.ParseRate(text)
+	if err != nil {
+		t.problem(key, "%s: %v", t.full(key), err)
+	}
+	return rate
 }
 
 // filled reports that key has something, right or wrong.

@@ -52,6 +52,8 @@ func (t *table) config() *Config {
 		c.Backends = backends.backends()
 	}
 	c.Grants = t.grants("grant")
+	c.Audit = t.audit()
+	c.UnitWithoutPIDFD = t.boolean("unit_without_pidfd")
 	t.done()
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 )
 
@@ -28,10 +29,10 @@ type Observe func(operation string, err error, took time.Duration)
 
 // NewServer returns a gRPC server for a Unix socket whose handlers find their
 // caller with [CallerOf] and return errors of the core.
-func NewServer(log *slog.Logger, observe Observe) *grpc.Server {
+func NewServer(log *slog.Logger, observe Observe, units Units) *grpc.Server {
 	c := calls{log, observe}
 	return grpc.NewServer(
-		grpc.Creds(PeerCredentials()),
+		grpc.Creds(PeerCredentials(units)),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -72,7 +73,7 @@ func (c calls) serve(ctx context.Context, method string, call func() error) erro
 // help. Refusals are in the audit trail.
 func (c calls) logFailure(ctx context.Context, method string, err error) {
 	switch f := failure.From(err); {
-	case err == nil:
+	case err == nil, f.Reason == authz.ReasonRate:
 	case f.Kind == failure.Unavailable, f.Kind == failure.Internal, f.Kind == failure.Corrupt, f.Kind == failure.Throttled:
 		caller, _ := CallerOf(ctx) // nobody is as good as the zero caller here
 		c.log.Warn("call failed", "method", method, "kind", f.Kind.String(), "reason", f.Reason,

@@ -37,17 +37,17 @@ func (l *perUID) Accept() (net.Conn, error) {
 }
 
 func (l *perUID) admit(conn *net.UnixConn) net.Conn {
-	caller, err := PeerOf(conn)
+	uid, err := peerUID(conn)
 	if err != nil {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open[caller.UID] >= maxConnections {
+	if l.open[uid] >= maxConnections {
 		return nil
 	}
-	l.open[caller.UID]++
-	return &countedConn{UnixConn: conn, release: func() { l.release(caller.UID) }}
+	l.open[uid]++
+	return &countedConn{UnixConn: conn, release: func() { l.release(uid) }}
 }
 
 func (l *perUID) release(uid uint32) {

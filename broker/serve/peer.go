@@ -16,9 +16,9 @@ import (
 
 // PeerCredentials is a gRPC transport security that adds nothing to the bytes
 // and asks the kernel, once per connection, who is on the other side.
-func PeerCredentials() credentials.TransportCredentials { return peerCredentials{} }
+func PeerCredentials(units Units) credentials.TransportCredentials { return peerCredentials{units} }
 
-type peerCredentials struct{}
+type peerCredentials struct{ units Units }
 
 type callerInfo struct {
 	credentials.CommonAuthInfo
@@ -27,8 +27,8 @@ type callerInfo struct {
 
 func (callerInfo) AuthType() string { return "SO_PEERCRED" }
 
-func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	caller, err := PeerOf(conn)
+func (c peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	caller, err := PeerOf(conn, c.units)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,25 +51,59 @@ func (c peerCredentials) Clone() credentials.TransportCredentials { return c }
 func (peerCredentials) OverrideServerName(string) error { return nil }
 
 // PeerOf returns the process that connected, with the credentials it had then
-// (unix(7), SO_PEERCRED).
-func PeerOf(conn net.Conn) (authz.Caller, error) {
-	sc, ok := conn.(syscall.Conn)
-	if !ok || conn.LocalAddr().Network() != "unix" {
-		return authz.Caller{}, fmt.Errorf("%T is not a Unix socket connection", conn)
-	}
-	raw, err := sc.SyscallConn()
+// (unix(7): SO_PEERCRED, SO_PEERGROUPS, SO_PEERPIDFD), and the unit that it is in.
+// Whoever holds the descriptor later, it remains the one who connected.
+func PeerOf(conn net.Conn, units Units) (authz.Caller, error) {
+	var caller authz.Caller
+	var process pidfd
+	err := control(conn, func(fd int) error {
+		cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			return err
+		}
+		caller = authz.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}
+		caller.Groups, err = peerGroups(fd)
+		process = peerPIDFD(fd)
+		return err
+	})
 	if err != nil {
 		return authz.Caller{}, err
 	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	defer process.close()
+	caller.User = authz.UserName(caller.UID)
+	caller.Unit = units.of(caller.PID, process)
+	return caller, nil
+}
+
+// peerUID returns the uid of the process that connected, and nothing that takes
+// time to find out.
+func peerUID(conn net.Conn) (uid uint32, err error) {
+	err = control(conn, func(fd int) error {
+		cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err == nil {
+			uid = cred.Uid
+		}
+		return err
 	})
-	if err := errors.Join(err, credErr); err != nil {
-		return authz.Caller{}, fmt.Errorf("ask the kernel who connected: %w", err)
+	return uid, err
+}
+
+// control asks the kernel about the descriptor of a Unix socket.
+func control(conn net.Conn, ask func(fd int) error) error {
+	sc, ok := conn.(syscall.Conn)
+	if !ok || conn.LocalAddr().Network() != "unix" {
+		return fmt.Errorf("%T is not a Unix socket connection", conn)
 	}
-	return authz.Caller{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid}, nil
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var askErr error
+	err = raw.Control(func(fd uintptr) { askErr = ask(int(fd)) })
+	if err := errors.Join(err, askErr); err != nil {
+		return fmt.Errorf("ask the kernel who connected: %w", err)
+	}
+	return nil
 }
 
 // CallerOf returns who makes the gRPC call in ctx.

@@ -137,7 +137,7 @@ func askWith(ctx context.Context, t *testing.T, check func(context.Context) erro
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer(slog.New(slog.DiscardHandler), observe)
+	server := NewServer(slog.New(slog.DiscardHandler), observe, Units{})
 	grpc_health_v1.RegisterHealthServer(server, health{check: check})
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
@@ -158,8 +158,8 @@ func TestCallerComesFromTheKernel(t *testing.T) {
 		return err
 	})
 	want := authz.Caller{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid())}
-	if err != nil || got != want {
-		t.Errorf("caller %v, %v; want %v", got, err, want)
+	if err != nil || got.UID != want.UID || got.GID != want.GID || got.PID != want.PID || got.User != authz.UserName(want.UID) {
+		t.Errorf("caller %+v, %v; want %v", got, err, want)
 	}
 }
 
@@ -233,7 +233,7 @@ func TestCallerWithoutCredentialsIsNobody(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	if caller, err := PeerOf(a); err == nil {
+	if caller, err := PeerOf(a, Units{}); err == nil {
 		t.Errorf("a pipe has the caller %v", caller)
 	}
 }

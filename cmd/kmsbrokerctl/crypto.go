@@ -38,9 +38,12 @@ const standardStream = "-"
 
 func (f *cryptoFlags) toStdout() bool { return f.out == "" || f.out == standardStream }
 
-func (f *cryptoFlags) encryptionContext() (map[string]string, error) {
+func (f *cryptoFlags) encryptionContext() (map[string]string, error) { return parseContext(f.context) }
+
+// parseContext reads what --context was given.
+func parseContext(list []string) (map[string]string, error) {
 	entries := map[string]string{}
-	for _, entry := range f.context {
+	for _, entry := range list {
 		name, value, ok := strings.Cut(entry, "=")
 		if _, twice := entries[name]; !ok || name == "" || twice {
 			return nil, usagef("--context %q is not NAME=VALUE with a name of its own", entry)

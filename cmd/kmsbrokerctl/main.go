@@ -123,8 +123,8 @@ func (c *ctl) command() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "socket of the daemon (default "+defaultControl+", for encrypt and decrypt "+client.DefaultSocket+")")
 	flags.StringVarP(&c.output, "output", "o", "table", "output format: table or json")
-	root.AddCommand(c.keyCommand(), c.backendCommand(), c.statusCommand(),
-		c.encryptCommand(), c.decryptCommand(), c.reencryptCommand(), c.ramCommand(), c.emulatorCommand())
+	root.AddCommand(c.keyCommand(), c.backendCommand(), c.policyCommand(), c.statusCommand(),
+		c.encryptCommand(), c.decryptCommand(), c.reencryptCommand(), c.ramCommand(), c.auditCommand(), c.emulatorCommand())
 	return root
 }
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
+	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/client"
 )
 
@@ -41,7 +42,7 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 		"Version", s.GetVersion(), "Started", timeText(s.GetStartedAt(), ""),
 		"Region", s.GetEndpoint().GetRegion(), "Endpoint", endpoint,
 		"Other regions", otherRegions(s), "Keys", strconv.Itoa(int(s.GetKeys())),
-		"Audit records", strconv.FormatUint(s.GetAudit().GetRecords(), 10), "Audit head", s.GetAudit().GetHead(),
+		"Audit records", strconv.FormatUint(s.GetAudit().GetRecords(), 10), "Audit head", auditHead(s.GetAudit()),
 		"Audit error", s.GetAudit().GetError(), "Evidence signed by", s.GetEvidenceFingerprint())
 	if err != nil {
 		return err
@@ -103,6 +104,11 @@ func renewalText(e *v1.StatusResponse_Expiry) string {
 		due := e.GetExpiresAt().AsTime().Add(-e.GetRenewAhead().AsDuration())
 		return "due " + timeText(timestamppb.New(due), "")
 	}
+}
+
+// auditHead is what "audit verify --anchor" takes.
+func auditHead(a *v1.StatusResponse_Audit) string {
+	return audit.Head{Seq: a.GetRecords(), Hash: a.GetHead()}.String()
 }
 
 func otherRegions(s *v1.StatusResponse) string {

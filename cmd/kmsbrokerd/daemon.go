@@ -16,10 +16,11 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/broker/metrics"
+	doors "github.com/kmsbroker/kmsbroker/broker/serve"
 )
 
 // serve runs the daemon until ctx ends.
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.Logger) (err error) {
 	if err := makeDirectories(cfg); err != nil {
 		return err
 	}
@@ -28,7 +29,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, keys.Close()) }()
-	trail, err := audit.Open(filepath.Join(cfg.StateDir, "audit"), time.Now)
+	trail, err := audit.Open(auditOptions(cfg, keys, log))
 	if err != nil {
 		return err
 	}
@@ -45,9 +46,12 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	defer closeKMS()
 
 	backends := makeBackends(cfg, keys, trail, log)
+	units := doors.Units{WithoutPIDFD: cfg.UnitWithoutPIDFD}
+	warnOfUnits(cfg.Grants, units.Unknown(), log)
 	core := broker.New(broker.Config{
 		Version: version, Keyring: keys, Audit: trail, Backends: backends,
 		Regions: regions, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now, Log: log, Evidence: signer,
+		Reload: reload.read, UnitsUnknown: units.Unknown(),
 	})
 	measured.Watch(core.Status)
 	if err := recordStart(ctx, trail, regions); err != nil {
@@ -63,11 +67,23 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	var running sync.WaitGroup
 	running.Go(func() { backends.Run(backendCtx) })
 	running.Go(func() { core.KeepMaterial(backendCtx) })
-	err = openDoors(ctx, cfg.Sockets, core, measured, log)
+	running.Go(func() { reload.serve(backendCtx, core, log) })
+	err = openDoors(ctx, cfg.Sockets, units, core, measured, log)
 	stopBackends()
 	running.Wait()
 	stopErr := trail.Append(context.WithoutCancel(ctx), audit.Event{Action: audit.DaemonStop, Outcome: audit.Done})
 	return errors.Join(err, stopErr)
+}
+
+// auditDir is where the trail is within the state directory.
+const auditDir = "audit"
+
+func auditOptions(cfg *config.Config, keys *keyring.Keyring, log *slog.Logger) audit.Options {
+	return audit.Options{
+		Dir: filepath.Join(cfg.StateDir, auditDir), Registry: keys, Logger: log,
+		CommitDelay: cfg.Audit.CommitDelay, BeforeAnswer: cfg.Audit.BeforeAnswer, Unrecorded: cfg.Audit.Unrecorded,
+		SegmentSize: cfg.Audit.SegmentSize, SegmentAge: cfg.Audit.SegmentAge, Reserve: cfg.Audit.Reserve,
+	}
 }
 
 func recordStart(ctx context.Context, trail *audit.Log, regions importer.Endpoints) error {

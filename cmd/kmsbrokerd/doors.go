@@ -33,10 +33,10 @@ type door struct {
 	stop   func() // lets calls in flight end for a while, then cuts them off
 }
 
-func makeDoors(sockets config.Sockets, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) []door {
-	controlServer := doors.NewServer(log, measured.Door(control.Door))
+func makeDoors(sockets config.Sockets, units doors.Units, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) []door {
+	controlServer := doors.NewServer(log, measured.Door(control.Door), units)
 	v1.RegisterControlServer(controlServer, control.New(core))
-	appServer := doors.NewServer(log, measured.Door(app.Door))
+	appServer := doors.NewServer(log, measured.Door(app.Door), units)
 	v1.RegisterCryptoServer(appServer, app.New(core))
 	all := []door{
 		grpcDoor(doors.SocketConfig{Path: sockets.Control, Mode: 0o660, GID: sockets.AdminGID}, controlServer),
@@ -74,8 +74,8 @@ func httpDoor(socket doors.SocketConfig, server *http.Server) door {
 }
 
 // openDoors serves until ctx ends and the calls in flight did too.
-func openDoors(ctx context.Context, sockets config.Sockets, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) error {
-	all := makeDoors(sockets, core, measured, log)
+func openDoors(ctx context.Context, sockets config.Sockets, units doors.Units, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) error {
+	all := makeDoors(sockets, units, core, measured, log)
 	var serving sync.WaitGroup
 	failed := make(chan error, len(all))
 	defer serving.Wait()

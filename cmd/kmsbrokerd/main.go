@@ -64,12 +64,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	// What is made by name has these rights at the most, whatever the caller's
-	// umask; there is nothing to reload at SIGHUP, and no reason to die of it.
+	// umask.
 	syscall.Umask(0o022)
-	signal.Ignore(syscall.SIGHUP)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, cfg, log); err != nil {
+	if err := serve(ctx, cfg, &reloader{path: *path, running: cfg, hangup: hangup}, log); err != nil {
 		log.Error("kmsbrokerd stopped", "error", err)
 		return exitFailed
 	}

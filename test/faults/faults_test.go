@@ -224,7 +224,7 @@ func checkEvidence(t *testing.T, s *stage.Stage) {
 		known[export.SHA256] = true
 	}
 	wraps := 0
-	for line := range strings.Lines(s.Read("state/audit/audit.log")) {
+	for line := range strings.Lines(s.AuditTrail()) {
 		_, sum, found := strings.Cut(line, `"wrapping_key_sha256":"`)
 		if !found || !strings.Contains(line, `"allowed"`) {
 			continue

@@ -195,6 +195,25 @@ func (s *Stage) Read(name string) string {
 	return string(content)
 }
 
+// AuditTrail returns the segments of the audit trail one after the other. What
+// applications did last may not be there before the daemon is stopped.
+func (s *Stage) AuditTrail() string {
+	s.t.Helper()
+	segments, err := filepath.Glob(s.Path("state/audit/audit-*.log"))
+	if err != nil || len(segments) == 0 {
+		s.t.Fatalf("no audit trail: %v", err)
+	}
+	var trail strings.Builder
+	for _, segment := range segments {
+		content, err := os.ReadFile(segment)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		trail.Write(content)
+	}
+	return trail.String()
+}
+
 func (s *Stage) configure(opts Options) {
 	s.t.Helper()
 	s.Write("credentials.toml", fmt.Sprintf("access_key_id = %q\naccess_key_secret = %q\n", AccessKeyID, AccessKeySecret), 0o600)

@@ -67,7 +67,7 @@ func TestEnteredPIN(t *testing.T) {
 
 	plugin := s.Backend().PID
 	for where, content := range map[string]string{
-		"daemon log": daemon.Log.String(), "audit trail": s.Read("state/audit/audit.log"), "registry": s.Read("state/keyring.db"),
+		"daemon log": daemon.Log.String(), "audit trail": s.AuditTrail(), "registry": s.Read("state/keyring.db"),
 		"daemon's arguments": processFile(t, daemon.PID(), "cmdline"), "plugin's arguments": processFile(t, plugin, "cmdline"),
 		"daemon's environment": processFile(t, daemon.PID(), "environ"), "plugin's environment": processFile(t, plugin, "environ"),
 	} {
@@ -76,7 +76,7 @@ func TestEnteredPIN(t *testing.T) {
 		}
 	}
 	logins := func(outcome string) int {
-		return strings.Count(s.Read("state/audit/audit.log"), fmt.Sprintf(`"action":"backend.login","outcome":%q`, outcome))
+		return strings.Count(s.AuditTrail(), fmt.Sprintf(`"action":"backend.login","outcome":%q`, outcome))
 	}
 	if logins("allowed") != 2 || logins("done") != 1 || logins("failed") != 1 {
 		t.Errorf("the audit trail has %d logins allowed, %d done, %d failed", logins("allowed"), logins("done"), logins("failed"))
@@ -105,7 +105,7 @@ func TestEnteredWrongPIN(t *testing.T) {
 	}
 	s.Must(login(s, s.HSM.PIN), nil)
 	s.Import("app-1")
-	if audit := s.Read("state/audit/audit.log"); strings.Contains(daemon.Log.String()+audit, "not-the-pin") || !strings.Contains(audit, `"reason":"PIN_INCORRECT"`) {
+	if audit := s.AuditTrail(); strings.Contains(daemon.Log.String()+audit, "not-the-pin") || !strings.Contains(audit, `"reason":"PIN_INCORRECT"`) {
 		t.Errorf("audit trail:\n%s", audit)
 	}
 }

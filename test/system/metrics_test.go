@@ -111,9 +111,10 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 
-	if err := os.Remove(s.Path("state/audit/audit.log")); err != nil {
+	if err := os.Remove(s.Path("state/audit/audit-00000000000000000001.log")); err != nil {
 		t.Fatal(err)
 	}
+	s.Refused(s.Ctl(s.Control(), "key", "disable", "app-1"), 1, "audit trail")
 	s.Refused(s.CtlInput([]byte("x"), s.Application(), "encrypt", "--key", "app-1"), 1, "audit trail")
 	if got := scrape(t, s); got[writable] != 0 {
 		t.Errorf("%s is %v without a trail", writable, got[writable])

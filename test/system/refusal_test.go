@@ -19,7 +19,7 @@ import (
 // account, the broker's callers only theirs.
 func TestForeignCiphertext(t *testing.T) {
 	s := stage.New(t, stage.Options{})
-	s.Start()
+	daemon := s.Start()
 	s.Import("app-mine")
 	s.Import("theirs")
 	kms := s.Client()
@@ -46,7 +46,8 @@ func TestForeignCiphertext(t *testing.T) {
 			}
 		})
 	}
-	if audit := s.Read("state/audit/audit.log"); !strings.Contains(audit, `"reason":"FOREIGN_CIPHERTEXT"`) || !strings.Contains(audit, `"outcome":"denied"`) {
+	daemon.Stop()
+	if audit := s.AuditTrail(); !strings.Contains(audit, `"reason":"FOREIGN_CIPHERTEXT"`) || !strings.Contains(audit, `"outcome":"denied"`) {
 		t.Errorf("the refusal is not in the audit trail:\n%s", audit)
 	}
 }
@@ -218,7 +219,7 @@ func TestNothingSecretComesOut(t *testing.T) {
 	s.Must(s.CtlInput([]byte(sealed.Stdout), s.Application(), "decrypt"), nil)
 	plugin := s.Backend().PID
 	seen := map[string]string{
-		"daemon log": daemon.Log.String(), "audit trail": s.Read("state/audit/audit.log"),
+		"daemon log": daemon.Log.String(), "audit trail": s.AuditTrail(),
 		"registry": s.Read("state/keyring.db"), "status": s.Ctl(s.Control(), "-o", "json", "status").Stdout,
 	}
 	for name, pid := range map[string]int{"daemon": daemon.PID(), "plugin": plugin} {
@@ -258,7 +259,7 @@ func TestSocketRights(t *testing.T) {
 	s.Start()
 	for path, want := range map[string]os.FileMode{
 		"run/admin": 0o750, "run/admin/control.sock": 0o660, "run/kms.sock": 0o666, "run/plugins": 0o700,
-		"state": 0o700, "state/keyring.db": 0o600, "state/audit/audit.log": 0o600,
+		"state": 0o700, "state/keyring.db": 0o600, "state/audit/audit-00000000000000000001.log": 0o600, "state/audit/epoch.key": 0o600,
 	} {
 		if info, err := os.Stat(s.Path(path)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v; want %v", path, info.Mode(), err, want)

@@ -29,6 +29,272 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReloadPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadPolicyRequest) Reset() {
+	*x = ReloadPolicyRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadPolicyRequest) ProtoMessage() {}
+
+func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+type ReloadPolicyResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Grants uint32                 `protobuf:"varint,1,opt,name=grants,proto3" json:"grants,omitempty"`
+	// Settings that differ in the file and stay as they are until the daemon is
+	// started anew.
+	Restart       []string `protobuf:"bytes,2,rep,name=restart,proto3" json:"restart,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReloadPolicyResponse) Reset() {
+	*x = ReloadPolicyResponse{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReloadPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReloadPolicyResponse) ProtoMessage() {}
+
+func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReloadPolicyResponse) GetGrants() uint32 {
+	if x != nil {
+		return x.Grants
+	}
+	return 0
+}
+
+func (x *ReloadPolicyResponse) GetRestart() []string {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+type ExplainPolicyRequest struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	User              string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`     // name or uid
+	Groups            []string               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"` // names or gids, besides those that the user has
+	Unit              string                 `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`     // "" for none
+	Key               string                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	Operation         string                 `protobuf:"bytes,5,opt,name=operation,proto3" json:"operation,omitempty"`
+	EncryptionContext map[string]string      `protobuf:"bytes,6,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ExplainPolicyRequest) Reset() {
+	*x = ExplainPolicyRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPolicyRequest) ProtoMessage() {}
+
+func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPolicyRequest.ProtoReflect.Descriptor instead.
+func (*ExplainPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ExplainPolicyRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ExplainPolicyRequest) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ExplainPolicyRequest) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *ExplainPolicyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *ExplainPolicyRequest) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *ExplainPolicyRequest) GetEncryptionContext() map[string]string {
+	if x != nil {
+		return x.EncryptionContext
+	}
+	return nil
+}
+
+type ExplainPolicyResponse struct {
+	state         protoimpl.MessageState              `protogen:"open.v1"`
+	Allowed       bool                                `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Reason        string                              `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`         // a sentence
+	Grant         uint32                              `protobuf:"varint,3,opt,name=grant,proto3" json:"grant,omitempty"`          // that decides, counted from 1; 0 for none
+	At            string                              `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`                 // where it is written, as file:line
+	Rate          string                              `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`             // what it allows each uid, such as "100/s"; "" for no limit
+	Caller        *ExplainPolicyResponse_Caller       `protobuf:"bytes,6,opt,name=caller,proto3" json:"caller,omitempty"`         // as the daemon would know it
+	Considered    []*ExplainPolicyResponse_Considered `protobuf:"bytes,7,rep,name=considered,proto3" json:"considered,omitempty"` // all grants, in their order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPolicyResponse) Reset() {
+	*x = ExplainPolicyResponse{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPolicyResponse) ProtoMessage() {}
+
+func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPolicyResponse.ProtoReflect.Descriptor instead.
+func (*ExplainPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ExplainPolicyResponse) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *ExplainPolicyResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse) GetGrant() uint32 {
+	if x != nil {
+		return x.Grant
+	}
+	return 0
+}
+
+func (x *ExplainPolicyResponse) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse) GetRate() string {
+	if x != nil {
+		return x.Rate
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse) GetCaller() *ExplainPolicyResponse_Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *ExplainPolicyResponse) GetConsidered() []*ExplainPolicyResponse_Considered {
+	if x != nil {
+		return x.Considered
+	}
+	return nil
+}
+
 type ListBackendsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -37,7 +303,7 @@ type ListBackendsRequest struct {
 
 func (x *ListBackendsRequest) Reset() {
 	*x = ListBackendsRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +315,7 @@ func (x *ListBackendsRequest) String() string {
 func (*ListBackendsRequest) ProtoMessage() {}
 
 func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +328,7 @@ func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 type ListBackendsResponse struct {
@@ -74,7 +340,7 @@ type ListBackendsResponse struct {
 
 func (x *ListBackendsResponse) Reset() {
 	*x = ListBackendsResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -86,7 +352,7 @@ func (x *ListBackendsResponse) String() string {
 func (*ListBackendsResponse) ProtoMessage() {}
 
 func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -99,7 +365,7 @@ func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListBackendsResponse) GetBackends() []*Backend {
@@ -118,7 +384,7 @@ type ShowBackendRequest struct {
 
 func (x *ShowBackendRequest) Reset() {
 	*x = ShowBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +396,7 @@ func (x *ShowBackendRequest) String() string {
 func (*ShowBackendRequest) ProtoMessage() {}
 
 func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +409,7 @@ func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowBackendRequest.ProtoReflect.Descriptor instead.
 func (*ShowBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ShowBackendRequest) GetName() string {
@@ -169,7 +435,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -181,7 +447,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -194,7 +460,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Backend) GetName() string {
@@ -267,7 +533,7 @@ type CheckBackendRequest struct {
 
 func (x *CheckBackendRequest) Reset() {
 	*x = CheckBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +545,7 @@ func (x *CheckBackendRequest) String() string {
 func (*CheckBackendRequest) ProtoMessage() {}
 
 func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +558,7 @@ func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBackendRequest.ProtoReflect.Descriptor instead.
 func (*CheckBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CheckBackendRequest) GetName() string {
@@ -329,7 +595,7 @@ type CheckEvent struct {
 
 func (x *CheckEvent) Reset() {
 	*x = CheckEvent{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +607,7 @@ func (x *CheckEvent) String() string {
 func (*CheckEvent) ProtoMessage() {}
 
 func (x *CheckEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +620,7 @@ func (x *CheckEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent.ProtoReflect.Descriptor instead.
 func (*CheckEvent) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CheckEvent) GetEvent() isCheckEvent_Event {
@@ -410,7 +676,7 @@ type InitTokenRequest struct {
 
 func (x *InitTokenRequest) Reset() {
 	*x = InitTokenRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +688,7 @@ func (x *InitTokenRequest) String() string {
 func (*InitTokenRequest) ProtoMessage() {}
 
 func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +701,7 @@ func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenRequest.ProtoReflect.Descriptor instead.
 func (*InitTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InitTokenRequest) GetName() string {
@@ -475,7 +741,7 @@ type InitTokenResponse struct {
 
 func (x *InitTokenResponse) Reset() {
 	*x = InitTokenResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +753,7 @@ func (x *InitTokenResponse) String() string {
 func (*InitTokenResponse) ProtoMessage() {}
 
 func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +766,7 @@ func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenResponse.ProtoReflect.Descriptor instead.
 func (*InitTokenResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InitTokenResponse) GetSerial() string {
@@ -520,7 +786,7 @@ type LoginBackendRequest struct {
 
 func (x *LoginBackendRequest) Reset() {
 	*x = LoginBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +798,7 @@ func (x *LoginBackendRequest) String() string {
 func (*LoginBackendRequest) ProtoMessage() {}
 
 func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +811,7 @@ func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginBackendRequest.ProtoReflect.Descriptor instead.
 func (*LoginBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LoginBackendRequest) GetName() string {
@@ -571,7 +837,7 @@ type RetryLoginRequest struct {
 
 func (x *RetryLoginRequest) Reset() {
 	*x = RetryLoginRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +849,7 @@ func (x *RetryLoginRequest) String() string {
 func (*RetryLoginRequest) ProtoMessage() {}
 
 func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +862,7 @@ func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
 func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RetryLoginRequest) GetName() string {
@@ -615,7 +881,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +893,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +906,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -659,7 +925,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +937,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +950,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -710,7 +976,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +988,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +1001,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BackendKey) GetId() string {
@@ -802,7 +1068,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +1080,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +1093,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 type StatusResponse struct {
@@ -849,7 +1115,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1127,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1140,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -954,6 +1220,168 @@ func (x *StatusResponse) GetExpiring() []*StatusResponse_Expiry {
 	return nil
 }
 
+type ExplainPolicyResponse_Caller struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
+	Groups        []uint32               `protobuf:"varint,3,rep,packed,name=groups,proto3" json:"groups,omitempty"`
+	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	Unit          string                 `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
+	UnitUnknown   bool                   `protobuf:"varint,6,opt,name=unit_unknown,json=unitUnknown,proto3" json:"unit_unknown,omitempty"`
+	NoUnit        string                 `protobuf:"bytes,7,opt,name=no_unit,json=noUnit,proto3" json:"no_unit,omitempty"` // why there is no unit
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPolicyResponse_Caller) Reset() {
+	*x = ExplainPolicyResponse_Caller{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPolicyResponse_Caller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPolicyResponse_Caller) ProtoMessage() {}
+
+func (x *ExplainPolicyResponse_Caller) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPolicyResponse_Caller.ProtoReflect.Descriptor instead.
+func (*ExplainPolicyResponse_Caller) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *ExplainPolicyResponse_Caller) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ExplainPolicyResponse_Caller) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *ExplainPolicyResponse_Caller) GetGroups() []uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ExplainPolicyResponse_Caller) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse_Caller) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse_Caller) GetUnitUnknown() bool {
+	if x != nil {
+		return x.UnitUnknown
+	}
+	return false
+}
+
+func (x *ExplainPolicyResponse_Caller) GetNoUnit() string {
+	if x != nil {
+		return x.NoUnit
+	}
+	return ""
+}
+
+type ExplainPolicyResponse_Considered struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Grant  uint32                 `protobuf:"varint,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	At     string                 `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Effect string                 `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"` // "allow" or "deny"
+	// The first condition that is not met: "operation", "caller", "key" or "context
+	// entry NAME"; "" if the grant matches.
+	Misses        string `protobuf:"bytes,4,opt,name=misses,proto3" json:"misses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPolicyResponse_Considered) Reset() {
+	*x = ExplainPolicyResponse_Considered{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPolicyResponse_Considered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPolicyResponse_Considered) ProtoMessage() {}
+
+func (x *ExplainPolicyResponse_Considered) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPolicyResponse_Considered.ProtoReflect.Descriptor instead.
+func (*ExplainPolicyResponse_Considered) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 1}
+}
+
+func (x *ExplainPolicyResponse_Considered) GetGrant() uint32 {
+	if x != nil {
+		return x.Grant
+	}
+	return 0
+}
+
+func (x *ExplainPolicyResponse_Considered) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse_Considered) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse_Considered) GetMisses() string {
+	if x != nil {
+		return x.Misses
+	}
+	return ""
+}
+
 type Backend_Token struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Manufacturer       string                 `protobuf:"bytes,1,opt,name=manufacturer,proto3" json:"manufacturer,omitempty"`
@@ -972,7 +1400,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1412,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1425,7 @@ func (x *Backend_Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend_Token.ProtoReflect.Descriptor instead.
 func (*Backend_Token) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7, 0}
 }
 
 func (x *Backend_Token) GetManufacturer() string {
@@ -1081,7 +1509,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1521,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1534,7 @@ func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent_Report.ProtoReflect.Descriptor instead.
 func (*CheckEvent_Report) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *CheckEvent_Report) GetJson() []byte {
@@ -1142,7 +1570,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1582,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1595,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -1210,7 +1638,7 @@ type StatusResponse_Address struct {
 
 func (x *StatusResponse_Address) Reset() {
 	*x = StatusResponse_Address{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1650,7 @@ func (x *StatusResponse_Address) String() string {
 func (*StatusResponse_Address) ProtoMessage() {}
 
 func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1663,7 @@ func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Address.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Address) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 1}
 }
 
 func (x *StatusResponse_Address) GetName() string {
@@ -1277,7 +1705,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1717,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1730,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 2}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 2}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -1341,7 +1769,7 @@ type StatusResponse_Expiry struct {
 
 func (x *StatusResponse_Expiry) Reset() {
 	*x = StatusResponse_Expiry{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1781,7 @@ func (x *StatusResponse_Expiry) String() string {
 func (*StatusResponse_Expiry) ProtoMessage() {}
 
 func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1794,7 @@ func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Expiry.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Expiry) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14, 3}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 3}
 }
 
 func (x *StatusResponse_Expiry) GetKey() string {
@@ -1423,6 +1851,44 @@ var File_api_kmsbroker_v1_control_proto protoreflect.FileDescriptor
 const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"\x13ReloadPolicyRequest\"H\n" +
+	"\x14ReloadPolicyResponse\x12\x16\n" +
+	"\x06grants\x18\x01 \x01(\rR\x06grants\x12\x18\n" +
+	"\arestart\x18\x02 \x03(\tR\arestart\"\xb6\x02\n" +
+	"\x14ExplainPolicyRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06groups\x18\x02 \x03(\tR\x06groups\x12\x12\n" +
+	"\x04unit\x18\x03 \x01(\tR\x04unit\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\tR\x03key\x12\x1c\n" +
+	"\toperation\x18\x05 \x01(\tR\toperation\x12h\n" +
+	"\x12encryption_context\x18\x06 \x03(\v29.kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntryR\x11encryptionContext\x1aD\n" +
+	"\x16EncryptionContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x04\n" +
+	"\x15ExplainPolicyResponse\x12\x18\n" +
+	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05grant\x18\x03 \x01(\rR\x05grant\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\x12\x12\n" +
+	"\x04rate\x18\x05 \x01(\tR\x04rate\x12B\n" +
+	"\x06caller\x18\x06 \x01(\v2*.kmsbroker.v1.ExplainPolicyResponse.CallerR\x06caller\x12N\n" +
+	"\n" +
+	"considered\x18\a \x03(\v2..kmsbroker.v1.ExplainPolicyResponse.ConsideredR\n" +
+	"considered\x1a\xa8\x01\n" +
+	"\x06Caller\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12\x12\n" +
+	"\x04unit\x18\x05 \x01(\tR\x04unit\x12!\n" +
+	"\funit_unknown\x18\x06 \x01(\bR\vunitUnknown\x12\x17\n" +
+	"\ano_unit\x18\a \x01(\tR\x06noUnit\x1ab\n" +
+	"\n" +
+	"Considered\x12\x14\n" +
+	"\x05grant\x18\x01 \x01(\rR\x05grant\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\tR\x02at\x12\x16\n" +
+	"\x06effect\x18\x03 \x01(\tR\x06effect\x12\x16\n" +
+	"\x06misses\x18\x04 \x01(\tR\x06misses\"\x15\n" +
 	"\x13ListBackendsRequest\"I\n" +
 	"\x14ListBackendsResponse\x121\n" +
 	"\bbackends\x18\x01 \x03(\v2\x15.kmsbroker.v1.BackendR\bbackends\"(\n" +
@@ -1532,7 +1998,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"renewAhead\x129\n" +
 	"\n" +
 	"renewed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\trenewedAt\x12#\n" +
-	"\rrenewal_error\x18\a \x01(\tR\frenewalError2\xcf\x10\n" +
+	"\rrenewal_error\x18\a \x01(\tR\frenewalError2\x80\x12\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
 	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12H\n" +
@@ -1567,7 +2033,9 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\tInitToken\x12\x1e.kmsbroker.v1.InitTokenRequest\x1a\x1f.kmsbroker.v1.InitTokenResponse\x12H\n" +
 	"\fLoginBackend\x12!.kmsbroker.v1.LoginBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12D\n" +
 	"\n" +
-	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.BackendB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
+	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.Backend\x12U\n" +
+	"\fReloadPolicy\x12!.kmsbroker.v1.ReloadPolicyRequest\x1a\".kmsbroker.v1.ReloadPolicyResponse\x12X\n" +
+	"\rExplainPolicy\x12\".kmsbroker.v1.ExplainPolicyRequest\x1a#.kmsbroker.v1.ExplainPolicyResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
 var (
 	file_api_kmsbroker_v1_control_proto_rawDescOnce sync.Once
@@ -1581,134 +2049,148 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
-	(*ListBackendsRequest)(nil),        // 0: kmsbroker.v1.ListBackendsRequest
-	(*ListBackendsResponse)(nil),       // 1: kmsbroker.v1.ListBackendsResponse
-	(*ShowBackendRequest)(nil),         // 2: kmsbroker.v1.ShowBackendRequest
-	(*Backend)(nil),                    // 3: kmsbroker.v1.Backend
-	(*CheckBackendRequest)(nil),        // 4: kmsbroker.v1.CheckBackendRequest
-	(*CheckEvent)(nil),                 // 5: kmsbroker.v1.CheckEvent
-	(*InitTokenRequest)(nil),           // 6: kmsbroker.v1.InitTokenRequest
-	(*InitTokenResponse)(nil),          // 7: kmsbroker.v1.InitTokenResponse
-	(*LoginBackendRequest)(nil),        // 8: kmsbroker.v1.LoginBackendRequest
-	(*RetryLoginRequest)(nil),          // 9: kmsbroker.v1.RetryLoginRequest
-	(*ListBackendKeysRequest)(nil),     // 10: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),    // 11: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                 // 12: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),              // 13: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),             // 14: kmsbroker.v1.StatusResponse
-	(*Backend_Token)(nil),              // 15: kmsbroker.v1.Backend.Token
-	(*CheckEvent_Report)(nil),          // 16: kmsbroker.v1.CheckEvent.Report
-	(*StatusResponse_Endpoint)(nil),    // 17: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Address)(nil),     // 18: kmsbroker.v1.StatusResponse.Address
-	(*StatusResponse_Audit)(nil),       // 19: kmsbroker.v1.StatusResponse.Audit
-	(*StatusResponse_Expiry)(nil),      // 20: kmsbroker.v1.StatusResponse.Expiry
-	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),           // 22: kmsbroker.v1.UnfinishedImport
-	(*durationpb.Duration)(nil),        // 23: google.protobuf.Duration
-	(*ImportKeyRequest)(nil),           // 24: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),             // 25: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),         // 26: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                 // 27: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),           // 28: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),            // 29: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),            // 30: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                     // 31: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil), // 32: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),          // 33: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),              // 34: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),      // 35: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                // 36: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),            // 37: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),          // 38: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                        // 39: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),           // 40: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),         // 41: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),        // 42: kmsbroker.v1.KeyEvidenceResponse
+	(*ReloadPolicyRequest)(nil),              // 0: kmsbroker.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),             // 1: kmsbroker.v1.ReloadPolicyResponse
+	(*ExplainPolicyRequest)(nil),             // 2: kmsbroker.v1.ExplainPolicyRequest
+	(*ExplainPolicyResponse)(nil),            // 3: kmsbroker.v1.ExplainPolicyResponse
+	(*ListBackendsRequest)(nil),              // 4: kmsbroker.v1.ListBackendsRequest
+	(*ListBackendsResponse)(nil),             // 5: kmsbroker.v1.ListBackendsResponse
+	(*ShowBackendRequest)(nil),               // 6: kmsbroker.v1.ShowBackendRequest
+	(*Backend)(nil),                          // 7: kmsbroker.v1.Backend
+	(*CheckBackendRequest)(nil),              // 8: kmsbroker.v1.CheckBackendRequest
+	(*CheckEvent)(nil),                       // 9: kmsbroker.v1.CheckEvent
+	(*InitTokenRequest)(nil),                 // 10: kmsbroker.v1.InitTokenRequest
+	(*InitTokenResponse)(nil),                // 11: kmsbroker.v1.InitTokenResponse
+	(*LoginBackendRequest)(nil),              // 12: kmsbroker.v1.LoginBackendRequest
+	(*RetryLoginRequest)(nil),                // 13: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),           // 14: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),          // 15: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                       // 16: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),                    // 17: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),                   // 18: kmsbroker.v1.StatusResponse
+	nil,                                      // 19: kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
+	(*ExplainPolicyResponse_Caller)(nil),     // 20: kmsbroker.v1.ExplainPolicyResponse.Caller
+	(*ExplainPolicyResponse_Considered)(nil), // 21: kmsbroker.v1.ExplainPolicyResponse.Considered
+	(*Backend_Token)(nil),                    // 22: kmsbroker.v1.Backend.Token
+	(*CheckEvent_Report)(nil),                // 23: kmsbroker.v1.CheckEvent.Report
+	(*StatusResponse_Endpoint)(nil),          // 24: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Address)(nil),           // 25: kmsbroker.v1.StatusResponse.Address
+	(*StatusResponse_Audit)(nil),             // 26: kmsbroker.v1.StatusResponse.Audit
+	(*StatusResponse_Expiry)(nil),            // 27: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),            // 28: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),                 // 29: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),              // 30: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),                 // 31: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),                   // 32: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),               // 33: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                       // 34: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),                 // 35: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),                  // 36: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),                  // 37: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                           // 38: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil),       // 39: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),                // 40: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),                    // 41: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),            // 42: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                      // 43: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),                  // 44: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),                // 45: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                              // 46: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),                 // 47: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),               // 48: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),              // 49: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	3,  // 0: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	15, // 1: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	16, // 2: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
-	12, // 3: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	21, // 4: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	17, // 5: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	3,  // 6: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	22, // 7: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	19, // 8: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	17, // 9: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	20, // 10: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
-	18, // 11: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	21, // 12: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	21, // 13: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
-	23, // 14: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
-	21, // 15: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
-	13, // 16: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	24, // 17: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	24, // 18: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	24, // 19: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	25, // 20: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	26, // 21: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	27, // 22: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	28, // 23: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	29, // 24: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	27, // 25: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	27, // 26: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	30, // 27: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	27, // 28: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	31, // 29: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	27, // 30: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	31, // 31: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	31, // 32: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	31, // 33: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	32, // 34: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	31, // 35: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	33, // 36: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	34, // 37: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	35, // 38: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	0,  // 39: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	2,  // 40: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	10, // 41: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	4,  // 42: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	6,  // 43: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	8,  // 44: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	9,  // 45: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	14, // 46: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	36, // 47: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	36, // 48: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	36, // 49: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	37, // 50: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	36, // 51: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	22, // 52: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	38, // 53: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	39, // 54: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	39, // 55: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	39, // 56: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	40, // 57: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	39, // 58: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	41, // 59: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	42, // 60: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	39, // 61: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	39, // 62: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	39, // 63: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	39, // 64: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	39, // 65: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	39, // 66: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	39, // 67: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	39, // 68: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	1,  // 69: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	3,  // 70: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	11, // 71: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	5,  // 72: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	7,  // 73: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	3,  // 74: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	3,  // 75: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	46, // [46:76] is the sub-list for method output_type
-	16, // [16:46] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 0: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
+	20, // 1: kmsbroker.v1.ExplainPolicyResponse.caller:type_name -> kmsbroker.v1.ExplainPolicyResponse.Caller
+	21, // 2: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
+	7,  // 3: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
+	22, // 4: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	23, // 5: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	16, // 6: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	28, // 7: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	24, // 8: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	7,  // 9: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	29, // 10: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	26, // 11: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	24, // 12: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	27, // 13: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	25, // 14: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	28, // 15: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	28, // 16: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 17: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	28, // 18: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	17, // 19: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	31, // 20: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	31, // 21: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	31, // 22: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	32, // 23: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	33, // 24: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	34, // 25: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	35, // 26: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	36, // 27: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	34, // 28: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	34, // 29: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	37, // 30: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	34, // 31: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	38, // 32: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	34, // 33: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	38, // 34: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	38, // 35: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	38, // 36: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	39, // 37: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	38, // 38: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	40, // 39: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	41, // 40: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	42, // 41: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	4,  // 42: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	6,  // 43: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	14, // 44: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	8,  // 45: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	10, // 46: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	12, // 47: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	13, // 48: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	0,  // 49: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
+	2,  // 50: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
+	18, // 51: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	43, // 52: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	43, // 53: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	43, // 54: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	44, // 55: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	43, // 56: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	29, // 57: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	45, // 58: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	46, // 59: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	46, // 60: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	46, // 61: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	47, // 62: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	46, // 63: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	48, // 64: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	49, // 65: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	46, // 66: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	46, // 67: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	46, // 68: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	46, // 69: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	46, // 70: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	46, // 71: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	46, // 72: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	46, // 73: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	5,  // 74: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	7,  // 75: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	15, // 76: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	9,  // 77: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	11, // 78: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	7,  // 79: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	7,  // 80: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	1,  // 81: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
+	3,  // 82: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
+	51, // [51:83] is the sub-list for method output_type
+	19, // [19:51] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -1717,18 +2199,18 @@ func file_api_kmsbroker_v1_control_proto_init() {
 		return
 	}
 	file_api_kmsbroker_v1_keys_proto_init()
-	file_api_kmsbroker_v1_control_proto_msgTypes[5].OneofWrappers = []any{
+	file_api_kmsbroker_v1_control_proto_msgTypes[9].OneofWrappers = []any{
 		(*CheckEvent_Result)(nil),
 		(*CheckEvent_Report_)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[15].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -55,6 +55,8 @@ const (
 	Control_InitToken_FullMethodName           = "/kmsbroker.v1.Control/InitToken"
 	Control_LoginBackend_FullMethodName        = "/kmsbroker.v1.Control/LoginBackend"
 	Control_RetryLogin_FullMethodName          = "/kmsbroker.v1.Control/RetryLogin"
+	Control_ReloadPolicy_FullMethodName        = "/kmsbroker.v1.Control/ReloadPolicy"
+	Control_ExplainPolicy_FullMethodName       = "/kmsbroker.v1.Control/ExplainPolicy"
 )
 
 // ControlClient is the client API for Control service.
@@ -124,6 +126,11 @@ type ControlClient interface {
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error)
+	// ReloadPolicy reads the grants of the configuration again. A file with mistakes
+	// leaves the old ones.
+	ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error)
+	// ExplainPolicy tells what would be decided, and which grant decides.
+	ExplainPolicy(ctx context.Context, in *ExplainPolicyRequest, opts ...grpc.CallOption) (*ExplainPolicyResponse, error)
 }
 
 type controlClient struct {
@@ -479,6 +486,26 @@ func (c *controlClient) RetryLogin(ctx context.Context, in *RetryLoginRequest, o
 	return out, nil
 }
 
+func (c *controlClient) ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReloadPolicyResponse)
+	err := c.cc.Invoke(ctx, Control_ReloadPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ExplainPolicy(ctx context.Context, in *ExplainPolicyRequest, opts ...grpc.CallOption) (*ExplainPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainPolicyResponse)
+	err := c.cc.Invoke(ctx, Control_ExplainPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -546,6 +573,11 @@ type ControlServer interface {
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error)
+	// ReloadPolicy reads the grants of the configuration again. A file with mistakes
+	// leaves the old ones.
+	ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error)
+	// ExplainPolicy tells what would be decided, and which grant decides.
+	ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -645,6 +677,12 @@ func (UnimplementedControlServer) LoginBackend(context.Context, *LoginBackendReq
 }
 func (UnimplementedControlServer) RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryLogin not implemented")
+}
+func (UnimplementedControlServer) ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReloadPolicy not implemented")
+}
+func (UnimplementedControlServer) ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainPolicy not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -1172,6 +1210,42 @@ func _Control_RetryLogin_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_ReloadPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReloadPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ReloadPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ReloadPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ReloadPolicy(ctx, req.(*ReloadPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ExplainPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ExplainPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ExplainPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ExplainPolicy(ctx, req.(*ExplainPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1278,6 +1352,14 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RetryLogin",
 			Handler:    _Control_RetryLogin_Handler,
+		},
+		{
+			MethodName: "ReloadPolicy",
+			Handler:    _Control_ReloadPolicy_Handler,
+		},
+		{
+			MethodName: "ExplainPolicy",
+			Handler:    _Control_ExplainPolicy_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

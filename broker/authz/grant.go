@@ -1,0 +1,110 @@
+package authz
+
+import (
+	"path"
+	"slices"
+)
+
+// Effect is what a grant does to the requests that it matches.
+type Effect int
+
+// The effects.
+const (
+	Allow Effect = iota
+	Deny
+)
+
+// String returns "allow" or "deny".
+func (e Effect) String() string {
+	if e == Deny {
+		return "deny"
+	}
+	return "allow"
+}
+
+// Grant allows callers operations with keys, or denies them. A caller matches
+// when its uid, one of its groups or its unit is listed.
+type Grant struct {
+	Effect     Effect
+	Keys       []string // names or globs in the syntax of path.Match
+	Operations []Operation
+	UIDs       []uint32
+	GIDs       []uint32 // compared with primary and supplementary groups
+	Units      []string // names or globs in the syntax of path.Match
+	// Context has the entries that the encryption context must have. It may have
+	// others.
+	Context map[string]Template
+	Rate    Rate // for each uid; zero is no limit
+	// At is where the grant is written, as file:line.
+	At string
+}
+
+// miss is the first condition of a grant that a request does not meet. The zero
+// miss is a match.
+type miss struct {
+	condition string
+	entry     string // of the context
+}
+
+func (m miss) String() string {
+	if m.entry != "" {
+		return m.condition + " entry " + m.entry
+	}
+	return m.condition
+}
+
+// match compares a request with the conditions of a grant, those that cost the
+// least first.
+func (g *Grant) match(r *Request) miss {
+	switch {
+	case !slices.Contains(g.Operations, r.Operation):
+		return miss{condition: "operation"}
+	case !g.covers(&r.Caller):
+		return miss{condition: "caller"}
+	case !matchAny(g.Keys, r.Key):
+		return miss{condition: "key"}
+	}
+	for name, template := range g.Context {
+		if !g.requires(template, name, r) {
+			return miss{condition: "context", entry: name}
+		}
+	}
+	return miss{}
+}
+
+func (g *Grant) covers(c *Caller) bool {
+	if slices.Contains(g.UIDs, c.UID) || slices.Contains(g.GIDs, c.GID) ||
+		slices.ContainsFunc(c.Groups, func(gid uint32) bool { return slices.Contains(g.GIDs, gid) }) {
+		return true
+	}
+	if c.Unit.Unknown {
+		return g.Effect == Deny && len(g.Units) > 0
+	}
+	return c.Unit.Name != "" && matchAny(g.Units, c.Unit.Name)
+}
+
+// requires reports whether a request has an entry of the context as the grant
+// wants it.
+func (g *Grant) requires(template Template, name string, r *Request) bool {
+	value, there := r.Context[name]
+	if !there {
+		return false
+	}
+	want, known := template.expand(&r.Caller)
+	if !known {
+		return g.Effect == Deny
+	}
+	return value == want
+}
+
+// matchAny reports whether name is one of the patterns or matches one. Names of
+// units have backslashes, which are something else in a pattern.
+func matchAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		if pattern == name {
+			return true
+		}
+		ok, err := path.Match(pattern, name)
+		return err == nil && ok // config refuses malformed patterns
+	})
+}

@@ -1,0 +1,56 @@
+package control
+
+import (
+	"context"
+
+	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
+	"github.com/kmsbroker/kmsbroker/broker"
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/failure"
+)
+
+// ReloadPolicy implements v1.ControlServer.
+func (s *Server) ReloadPolicy(ctx context.Context, _ *v1.ReloadPolicyRequest) (*v1.ReloadPolicyResponse, error) {
+	from, err := call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := s.core.ReloadPolicy(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	return &v1.ReloadPolicyResponse{Grants: uint32(loaded.Policy.Len()), Restart: loaded.Restart}, nil
+}
+
+// ExplainPolicy implements v1.ControlServer.
+func (s *Server) ExplainPolicy(_ context.Context, req *v1.ExplainPolicyRequest) (*v1.ExplainPolicyResponse, error) {
+	caller, err := authz.LocalCaller(req.GetUser(), req.GetGroups())
+	if err != nil {
+		return nil, failure.New(failure.Invalid, "CALLER", "%v", err)
+	}
+	caller.Unit.Name = req.GetUnit()
+	explained, err := s.core.ExplainPolicy(authz.Request{
+		Caller: caller, Operation: authz.Operation(req.GetOperation()), Key: req.GetKey(), Context: req.GetEncryptionContext(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return explanationMessage(explained), nil
+}
+
+func explanationMessage(e broker.Explanation) *v1.ExplainPolicyResponse {
+	number, at, rate := e.Decision.Grant()
+	m := &v1.ExplainPolicyResponse{
+		Allowed: e.Decision.Allowed, Reason: e.Why, Grant: uint32(number), At: at, Rate: rate.String(),
+		Caller: &v1.ExplainPolicyResponse_Caller{
+			Uid: e.Caller.UID, Gid: e.Caller.GID, Groups: e.Caller.Groups, User: e.Caller.User,
+			Unit: e.Caller.Unit.Name, UnitUnknown: e.Caller.Unit.Unknown, NoUnit: e.Caller.Unit.Why,
+		},
+	}
+	for _, c := range e.Considered {
+		m.Considered = append(m.Considered, &v1.ExplainPolicyResponse_Considered{
+			Grant: uint32(c.Number), At: c.At, Effect: c.Effect.String(), Misses: c.Misses,
+		})
+	}
+	return m
+}

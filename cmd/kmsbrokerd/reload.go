@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/kmsbroker/kmsbroker/broker"
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/config"
+)
+
+// reloader reads the configuration again that the daemon runs with.
+type reloader struct {
+	path    string
+	running *config.Config
+	hangup  <-chan os.Signal // SIGHUP
+}
+
+// read returns the grants of the file, which must be right as a whole.
+func (r *reloader) read() (broker.Reloaded, error) {
+	next, err := config.Load(r.path)
+	if err != nil {
+		return broker.Reloaded{}, brief(err)
+	}
+	return broker.Reloaded{Policy: authz.NewPolicy(next.Grants), Restart: r.running.Restart(next)}, nil
+}
+
+// brief puts the first mistakes of a file into one line.
+func brief(err error) error {
+	problems, ok := errors.AsType[config.Problems](err)
+	if !ok {
+		return err
+	}
+	const most = 5
+	var texts []string
+	for _, p := range problems[:min(most, len(problems))] {
+		texts = append(texts, p.String())
+	}
+	if more := len(problems) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+// serve reloads the policy at each SIGHUP until ctx ends.
+func (r *reloader) serve(ctx context.Context, core *broker.Broker, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.hangup:
+		}
+		loaded, err := core.ReloadPolicy(ctx, broker.Call{})
+		if err != nil {
+			log.Error("policy not reloaded", "error", err)
+			continue
+		}
+		log.Info("policy reloaded", "grants", loaded.Policy.Len())
+		if len(loaded.Restart) > 0 {
+			log.Warn("settings differ that need a restart", "settings", loaded.Restart)
+		}
+	}
+}
+
+// warnOfUnits tells once that grants to units match nobody.
+func warnOfUnits(grants []authz.Grant, unknown string, log *slog.Logger) {
+	if unknown != "" && slices.ContainsFunc(grants, func(g authz.Grant) bool { return len(g.Units) > 0 }) {
+		log.Warn("callers' units are unknown: what is allowed to units is allowed to nobody, and what is denied to them to everybody", "reason", unknown)
+	}
+}
