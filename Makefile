@@ -44,15 +44,17 @@ test: build ## run all tests that need no root, with the race detector
 	cd test && umask 022 && KMSBROKER_BIN='$(BIN)' $(GO) test -race -shuffle=on -p 1 -timeout 15m ./...
 
 # The build tag keeps these out of `make test`. What they test is installed on
-# this machine, which the cache of test results does not know.
+# this machine or on others that they boot, which the cache of test results does
+# not know.
 .PHONY: test-system
 test-system: root build ## run the tests that need root, with the race detector
 	@test/deps.sh system
-	cd test && umask 022 && KMSBROKER_BIN='$(BIN)' $(GO) test -race -shuffle=on -count 1 -timeout 15m -tags root ./opencryptoki
+	root=$$(test/machine/root.sh '$(CACHE)/debian-root') && cd test && umask 022 && KMSBROKER_BIN='$(BIN)' KMSBROKER_ROOT="$$root" \
+		$(GO) test -race -shuffle=on -count 1 -p 1 -timeout 15m -tags root ./opencryptoki ./machine
 
 .PHONY: root
 root:
-	@[ "$$(id -u)" -eq 0 ] || { echo 'make test-system has to be run as root: it installs opencryptoki, starts its daemon and makes a token on this machine' >&2; exit 1; }
+	@[ "$$(id -u)" -eq 0 ] || { echo 'make test-system has to be run as root: it installs opencryptoki and systemd-container, makes a token on this machine and boots containers' >&2; exit 1; }
 
 .PHONY: lint
 lint: ## check the code

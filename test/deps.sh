@@ -13,6 +13,8 @@ command -v npm >/dev/null || missing+=(npm)
 [ -e /usr/include/p11-kit-1/p11-kit/pkcs11.h ] || missing+=(libp11-kit-dev)
 if [ "${1:-}" = system ]; then
 	command -v pkcsslotd >/dev/null || missing+=(opencryptoki)
+	command -v debootstrap >/dev/null || missing+=(debootstrap)
+	command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
 fi
 
 if ! command -v go >/dev/null; then
