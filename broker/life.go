@@ -189,14 +189,7 @@ func inRegions(failed []error, cmks []*keyring.CMK) error {
 	if len(failed) == 0 || len(cmks) == 1 {
 		return errors.Join(failed...)
 	}
-	f := *failure.From(failed[0])
-	messages := make([]string, len(failed))
-	for i, err := range failed {
-		messages[i] = failure.From(err).Message
-	}
-	f.Message = fmt.Sprintf("%d of %d CMKs: %s", len(failed), len(cmks), strings.Join(messages, "; "))
-	f.Err = errors.Join(failed...)
-	return &f
+	return failure.Several(fmt.Sprintf("%d of %d CMKs", len(failed), len(cmks)), failed)
 }
 
 // SetDescription sets the description of CMKs, and of the key when all are meant.

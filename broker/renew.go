@@ -26,12 +26,14 @@ func (b *Broker) KeepMaterial(ctx context.Context) {
 	ticker := time.NewTicker(renewEvery)
 	defer ticker.Stop()
 	for {
-		b.renewDue(ctx)
+		// Also before the first time: at the start of the daemon the backends are
+		// still logging in.
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		b.renewDue(ctx)
 	}
 }
 

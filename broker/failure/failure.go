@@ -6,6 +6,7 @@ package failure
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind tells a caller what a failure means for it.
@@ -80,4 +81,20 @@ func KindOf(err error) Kind {
 		return e.Kind
 	}
 	return Internal
+}
+
+// Several makes one failure of those of several parts of a task: of the kind and
+// with the hint of the first, and with all their messages. It returns nil for none.
+func Several(what string, failed []error) *Error {
+	if len(failed) == 0 {
+		return nil
+	}
+	f := *From(failed[0])
+	messages := make([]string, len(failed))
+	for i, err := range failed {
+		messages[i] = From(err).Message
+	}
+	f.Message = what + ": " + strings.Join(messages, "; ")
+	f.Err = errors.Join(failed...)
+	return &f
 }

@@ -2,7 +2,6 @@ package importer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -105,15 +104,9 @@ func unfinishedRegions(failed []error, regions int) error {
 	case regions == 1:
 		return failed[0]
 	}
-	f := *failure.From(failed[0])
-	messages := make([]string, len(failed))
-	for i, err := range failed {
-		messages[i] = err.Error()
-	}
-	f.Message = fmt.Sprintf("%d of %d regions are not finished: %s", len(failed), regions, strings.Join(messages, "; "))
+	f := failure.Several(fmt.Sprintf("%d of %d regions are not finished", len(failed), regions), failed)
 	f.Hint = strings.TrimPrefix(f.Hint+"; the same command continues in the regions that are missing", "; ")
-	f.Err = errors.Join(failed...)
-	return &f
+	return f
 }
 
 // importInto takes the steps of one region and gives the key its CMK there.
