@@ -23,17 +23,17 @@ const (
 // KeepMaterial imports expiring material again ahead of time, for the keys that
 // say so, until ctx ends.
 func (b *Broker) KeepMaterial(ctx context.Context) {
+	// At the start of the daemon the backends are still logging in, and a renewal
+	// that finds none counts as failed.
+	b.Backends.AwaitStart(ctx)
 	ticker := time.NewTicker(renewEvery)
 	defer ticker.Stop()
-	for {
-		// Also before the first time: at the start of the daemon the backends are
-		// still logging in.
+	for ctx.Err() == nil {
+		b.renewDue(ctx)
 		select {
 		case <-ctx.Done():
-			return
 		case <-ticker.C:
 		}
-		b.renewDue(ctx)
 	}
 }
 

@@ -143,6 +143,22 @@ func (b *Backend) Status() Status {
 	return b.status
 }
 
+func (b *Backend) awaitStart(ctx context.Context) {
+	for {
+		b.mu.Lock()
+		state, changed := b.status.State, b.changed
+		b.mu.Unlock()
+		if state != Starting {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Run supervises until ctx ends, then shuts the process down and waits for the
 // calls on the device. No call may be begun after that.
 func (b *Backend) Run(ctx context.Context) {

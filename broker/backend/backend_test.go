@@ -303,3 +303,25 @@ func TestRetryLogin(t *testing.T) {
 		}
 	})
 }
+
+// TestAwaitStart: it waits for the first attempt of every backend and no longer.
+func TestAwaitStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := make(chan struct{})
+		slow := func(int) (*process, error) {
+			<-begin
+			return nil, hsm.Errorf(hsm.TokenGone, "away")
+		}
+		set := NewSet(supervise(t, &launcher{next: healthy}), supervise(t, &launcher{next: slow}))
+		started := make(chan struct{})
+		go func() { defer close(started); set.AwaitStart(t.Context()) }()
+		synctest.Wait()
+		select {
+		case <-started:
+			t.Error("returned before the second backend had been tried")
+		default:
+		}
+		close(begin)
+		<-started
+	})
+}

@@ -24,6 +24,14 @@ func (s *Set) Run(ctx context.Context) {
 	wg.Wait()
 }
 
+// AwaitStart returns when every backend has been started once, in vain or not, or
+// waits for a person, or when ctx ends.
+func (s *Set) AwaitStart(ctx context.Context) {
+	for _, b := range s.backends {
+		b.awaitStart(ctx)
+	}
+}
+
 // Get returns the backend of that name.
 func (s *Set) Get(name string) (*Backend, error) {
 	for _, b := range s.backends {
