@@ -8,16 +8,26 @@
 //	sealed, err := c.Encrypt(ctx, "payments", secret, nil)
 //	...
 //	opened, err := c.Decrypt(ctx, sealed.CiphertextBlob, nil)
+//
+// A call whose context has no deadline ends after [DefaultTimeout]. A daemon that
+// is restarted is waited for, so that an application sees a slow call and no
+// failed one; every call here may be repeated. Nobody who was never reached is
+// waited for.
 package client
 
 import (
 	"context"
+	"time"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 )
 
 // DefaultSocket is where the packaged daemon listens for applications.
 const DefaultSocket = "/run/kmsbroker/kms.sock"
+
+// DefaultTimeout bounds calls whose context has no deadline. It is more than the
+// daemon gives a call.
+const DefaultTimeout = 70 * time.Second
 
 // Client speaks to the application socket. Its methods may be called
 // concurrently; every failure is an [*Error].
@@ -64,15 +74,27 @@ type Encrypted struct {
 // Encrypt encrypts up to 6144 bytes with a key. The encryption context is
 // authenticated but not stored: Decrypt needs the same entries.
 func (c *Client) Encrypt(ctx context.Context, key string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
-	answer, err := c.crypto.Encrypt(ctx, &v1.EncryptRequest{
+	answer, err := call(ctx, c, c.crypto.Encrypt, &v1.EncryptRequest{
 		Key: key, Region: c.region, Plaintext: plaintext, EncryptionContext: encryptionContext,
 	})
 	if err != nil {
-		return nil, c.conn.Error(err)
+		return nil, err
 	}
+	return encrypted(answer), nil
+}
+
+// sealed is what all answers with a ciphertext have.
+type sealed interface {
+	GetKey() string
+	GetKeyId() string
+	GetCiphertextBlob() string
+	GetRequestId() string
+}
+
+func encrypted(answer sealed) *Encrypted {
 	return &Encrypted{
 		Key: answer.GetKey(), KeyID: answer.GetKeyId(), CiphertextBlob: answer.GetCiphertextBlob(), RequestID: answer.GetRequestId(),
-	}, nil
+	}
 }
 
 // Decrypted is what Decrypt opened.
@@ -91,15 +113,19 @@ func (c *Client) Decrypt(ctx context.Context, ciphertextBlob string, encryptionC
 
 // DecryptWith is Decrypt, refused unless the named key made the blob.
 func (c *Client) DecryptWith(ctx context.Context, key, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
-	answer, err := c.crypto.Decrypt(ctx, &v1.DecryptRequest{
+	answer, err := call(ctx, c, c.crypto.Decrypt, &v1.DecryptRequest{
 		Key: key, Region: c.region, CiphertextBlob: ciphertextBlob, EncryptionContext: encryptionContext,
 	})
 	if err != nil {
-		return nil, c.conn.Error(err)
+		return nil, err
 	}
+	return decrypted(answer), nil
+}
+
+func decrypted(answer *v1.DecryptResponse) *Decrypted {
 	return &Decrypted{
 		Key: answer.GetKey(), KeyID: answer.GetKeyId(), Plaintext: answer.GetPlaintext(), RequestID: answer.GetRequestId(),
-	}, nil
+	}
 }
 
 // ReEncrypted is a blob that ReEncrypt moved.
@@ -113,19 +139,18 @@ type ReEncrypted struct {
 // to another key. The plaintext stays in the daemon. The blob is opened in the
 // region of from, which may be c itself.
 func (c *Client) ReEncrypt(ctx context.Context, from *Client, key, ciphertextBlob string, encryptionContext map[string]string) (*ReEncrypted, error) {
-	answer, err := c.crypto.ReEncrypt(ctx, &v1.ReEncryptRequest{
+	answer, err := call(ctx, c, c.crypto.ReEncrypt, &v1.ReEncryptRequest{
 		CiphertextBlob: ciphertextBlob, SourceContext: encryptionContext, SourceRegion: from.region,
 		Key: key, Context: encryptionContext, Region: c.region,
 	})
 	if err != nil {
-		return nil, c.conn.Error(err)
+		return nil, err
 	}
-	return &ReEncrypted{
-		Encrypted: Encrypted{
-			Key: answer.GetKey(), KeyID: answer.GetKeyId(), CiphertextBlob: answer.GetCiphertextBlob(), RequestID: answer.GetRequestId(),
-		},
-		SourceKeyID: answer.GetSourceKeyId(), Unchanged: answer.GetUnchanged(),
-	}, nil
+	return reEncrypted(answer), nil
+}
+
+func reEncrypted(answer *v1.ReEncryptResponse) *ReEncrypted {
+	return &ReEncrypted{Encrypted: *encrypted(answer), SourceKeyID: answer.GetSourceKeyId(), Unchanged: answer.GetUnchanged()}
 }
 
 // DataKey is a key to encrypt data with, and itself encrypted.

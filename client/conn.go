@@ -6,10 +6,13 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 )
@@ -20,6 +23,7 @@ type Conn struct {
 	*grpc.ClientConn
 	path     string
 	dialFail atomic.Pointer[error] // why the last attempt to connect failed
+	answered atomic.Bool           // somebody was there once
 }
 
 // Dial returns a connection to the socket at path. It connects at the first
@@ -28,6 +32,12 @@ func Dial(path string) (*Conn, error) {
 	c := &Conn{path: path}
 	conn, err := grpc.NewClient("passthrough:///kmsbroker",
 		grpc.WithContextDialer(c.dial),
+		// A daemon on the same machine is not spared by waiting for it longer.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{BaseDelay: askAgain, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}, //nolint:mnd // gRPC's own
+			// Nothing on a Unix socket takes longer than the daemon's start.
+			MinConnectTimeout: restartTime,
+		}),
 		// The kernel vouches for both ends of a Unix socket.
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -74,7 +84,12 @@ func (c *Conn) Error(err error) error {
 	}
 	// Nobody answered: say why in the kernel's words, not gRPC's.
 	e.Reason, e.Message, e.Hint = ReasonUnreachable, "kmsbrokerd does not answer on "+c.path, "is it running? `systemctl status kmsbrokerd`"
-	if cause := c.dialFail.Load(); cause != nil {
+	cause := c.dialFail.Load()
+	switch {
+	case cause == nil && c.GetState() != connectivity.Ready:
+		e.Message = "kmsbrokerd closed the connection to " + c.path
+		e.Hint = "was it restarted? It also closes what a user opens beyond 256 connections"
+	case cause != nil:
 		e.Err = *cause
 		e.Message = "cannot reach kmsbrokerd: " + rootCause(*cause) + ": " + c.path
 		if errors.Is(*cause, os.ErrPermission) {

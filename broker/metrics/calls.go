@@ -19,6 +19,7 @@ var buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 
 type callMetrics struct {
 	total   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
+	refused *prometheus.CounterVec
 }
 
 func newCallMetrics() callMetrics {
@@ -32,10 +33,16 @@ func newCallMetrics() callMetrics {
 			Namespace: namespace, Name: "call_duration_seconds", Buckets: buckets,
 			Help: "Time from the arrival of a call to its answer, with authorization, KMS and the audit trail.",
 		}, labels),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "refused_total",
+			Help: "Connections and calls that were refused because their caller, or all callers without a grant, had too many.",
+		}, []string{labelDoor, labelWhat}),
 	}
 }
 
-func (c callMetrics) all() []prometheus.Collector { return []prometheus.Collector{c.total, c.seconds} }
+func (c callMetrics) all() []prometheus.Collector {
+	return []prometheus.Collector{c.total, c.seconds, c.refused}
+}
 
 // Door counts the calls at the door of that name.
 func (m *Metrics) Door(name string) serve.Observe {
@@ -44,6 +51,14 @@ func (m *Metrics) Door(name string) serve.Observe {
 		m.calls.total.WithLabelValues(labels...).Inc()
 		m.calls.seconds.WithLabelValues(labels...).Observe(took.Seconds())
 	}
+}
+
+// Refused counts what the door of that name did not take.
+func (m *Metrics) Refused(name string) func(what string) {
+	for _, what := range []string{serve.RefusedConnection, serve.RefusedCall} {
+		m.calls.refused.WithLabelValues(name, what)
+	}
+	return func(what string) { m.calls.refused.WithLabelValues(name, what).Inc() }
 }
 
 // outcome is "ok", "abandoned" by a caller that left, or the kind of the failure.

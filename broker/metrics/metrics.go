@@ -29,6 +29,7 @@ const (
 	labelOutcome   = "outcome"
 	labelRegion    = "region"
 	labelState     = "state"
+	labelWhat      = "what"
 )
 
 // Metrics of one broker. Its methods may be called concurrently.

@@ -24,6 +24,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/broker/serve"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 	"github.com/kmsbroker/kmsbroker/kmsapi/reliable"
 )
@@ -38,6 +39,7 @@ func busy() *Metrics {
 	call("Encrypt", failure.New(failure.NotFound, "KEY_NOT_FOUND", "no"), time.Millisecond)
 	call("Decrypt", fmt.Errorf("KMS: %w", context.Canceled), time.Second)
 	call("Decrypt", errors.New("x"), time.Second)
+	m.Refused("application")(serve.RefusedCall)
 
 	kms := m.KMS("cn-hangzhou")
 	kms.Attempted(reliable.Attempt{Operation: "Encrypt", Endpoint: "a", Number: 1, Outcome: reliable.Broken, Took: time.Second})

@@ -15,31 +15,52 @@ import (
 )
 
 // Limits of one connection. The largest plaintext and context that KMS takes fit
-// into a message several times over; grpc-go's own limit for headers is 16 MiB
-// for each of the streams, which any account could have us keep.
+// into a message several times over, and a batch of a hundred small ones; grpc-go's
+// own limit for headers is 16 MiB for each of the streams, which any account could
+// have us keep.
 const (
-	maxMessage = 64 << 10 // bytes
-	maxHeader  = 8 << 10  // bytes
+	maxMessage = 256 << 10 // bytes
+	maxHeader  = 8 << 10   // bytes
 	maxStreams = 64
+	// window is what a stream may send ahead. Said once, it is not adapted to what
+	// the network carries, which on a Unix socket is as much as one likes.
+	window = 64 << 10 // bytes
+	// buffer is for reading and for writing, of each connection however idle.
+	buffer = 4 << 10 // bytes
 )
 
 // Observe is told of a call that is over: the operation is the name of its
 // method, and err is what the core said.
 type Observe func(operation string, err error, took time.Duration)
 
+// ServerConfig describes a gRPC server.
+type ServerConfig struct {
+	Log     *slog.Logger
+	Observe Observe
+	Units   Units
+	// Shares are for a door that everybody can reach; nil for one that only
+	// administrators can.
+	Shares *Shares
+}
+
 // NewServer returns a gRPC server for a Unix socket whose handlers find their
 // caller with [CallerOf] and return errors of the core.
-func NewServer(log *slog.Logger, observe Observe, units Units) *grpc.Server {
-	c := calls{log, observe}
-	return grpc.NewServer(
-		grpc.Creds(PeerCredentials(units)),
+func NewServer(config ServerConfig) *grpc.Server {
+	c := calls{config.Log, config.Observe}
+	options := []grpc.ServerOption{
+		grpc.Creds(peerCredentials{config.Units, config.Shares}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeader),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.InitialWindowSize(window),
+		grpc.InitialConnWindowSize(4 * window),
+		grpc.ReadBufferSize(buffer),
+		grpc.WriteBufferSize(buffer),
+		grpc.SharedWriteBuffer(true),
 		// Stop returns when the handlers have, so that none writes to an audit
 		// trail that is closed.
 		grpc.WaitForHandlers(true),
-		grpc.ConnectionTimeout(10*time.Second),
+		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
 			err = c.serve(ctx, info.FullMethod, func() error {
@@ -51,7 +72,11 @@ func NewServer(log *slog.Logger, observe Observe, units Units) *grpc.Server {
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 			return c.serve(stream.Context(), info.FullMethod, func() error { return next(srv, stream) })
 		}),
-	)
+	}
+	if config.Shares != nil {
+		options = append(options, grpc.InTapHandle(config.Shares.begin))
+	}
+	return grpc.NewServer(options...)
 }
 
 // calls is what surrounds every call of a server.

@@ -12,14 +12,15 @@ const maxConnections = 256
 
 // LimitPerUID returns a listener that closes at once what a uid opens beyond its
 // share, so that no account can take the descriptors of all others.
-func LimitPerUID(listener *net.UnixListener) net.Listener {
-	return &perUID{UnixListener: listener, open: map[uint32]int{}}
+func LimitPerUID(listener *net.UnixListener, refused func(what string)) net.Listener {
+	return &perUID{UnixListener: listener, refused: refused, open: map[uint32]int{}}
 }
 
 type perUID struct {
 	*net.UnixListener
-	mu   sync.Mutex
-	open map[uint32]int
+	refused func(what string)
+	mu      sync.Mutex
+	open    map[uint32]int
 }
 
 // Accept implements net.Listener.
@@ -44,6 +45,7 @@ func (l *perUID) admit(conn *net.UnixConn) net.Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open[uid] >= maxConnections {
+		l.refused(RefusedConnection)
 		return nil
 	}
 	l.open[uid]++

@@ -14,15 +14,17 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 )
 
-// PeerCredentials is a gRPC transport security that adds nothing to the bytes
+// peerCredentials is a gRPC transport security that adds nothing to the bytes
 // and asks the kernel, once per connection, who is on the other side.
-func PeerCredentials(units Units) credentials.TransportCredentials { return peerCredentials{units} }
-
-type peerCredentials struct{ units Units }
+type peerCredentials struct {
+	units  Units
+	shares *Shares // nil: there are none
+}
 
 type callerInfo struct {
 	credentials.CommonAuthInfo
 	caller authz.Caller
+	owner  owner // if there are shares
 }
 
 func (callerInfo) AuthType() string { return "SO_PEERCRED" }
@@ -32,10 +34,16 @@ func (c peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.A
 	if err != nil {
 		return nil, nil, err
 	}
-	return conn, callerInfo{
+	info := callerInfo{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		caller:         caller,
-	}, nil
+	}
+	if c.shares != nil {
+		if conn, info.owner, err = c.shares.connect(conn, caller); err != nil {
+			return nil, nil, err
+		}
+	}
+	return conn, info, nil
 }
 
 func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

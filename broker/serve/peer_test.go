@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -170,7 +169,7 @@ func TestPassedDescriptor(t *testing.T) {
 func TestPassedDescriptorOverGRPC(t *testing.T) {
 	listener, path := listen(t)
 	var got authz.Caller
-	server := NewServer(slog.New(slog.DiscardHandler), func(string, error, time.Duration) {}, Units{})
+	server := NewServer(ServerConfig{Log: slog.New(slog.DiscardHandler), Observe: nobody})
 	grpc_health_v1.RegisterHealthServer(server, health{check: func(ctx context.Context) (err error) {
 		got, err = CallerOf(ctx)
 		return err

@@ -137,7 +137,7 @@ func askWith(ctx context.Context, t *testing.T, check func(context.Context) erro
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer(slog.New(slog.DiscardHandler), observe, Units{})
+	server := NewServer(ServerConfig{Log: slog.New(slog.DiscardHandler), Observe: observe})
 	grpc_health_v1.RegisterHealthServer(server, health{check: check})
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
@@ -172,7 +172,8 @@ func TestConnectionsPerUID(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	limited := LimitPerUID(listener)
+	refused := 0
+	limited := LimitPerUID(listener, func(string) { refused++ })
 	accepted := make(chan net.Conn, maxConnections)
 	done := make(chan struct{})
 	go func() {
@@ -211,6 +212,9 @@ func TestConnectionsPerUID(t *testing.T) {
 	(<-accepted).Close()
 	listener.Close()
 	<-done
+	if refused != 1 {
+		t.Errorf("%d connections were counted as refused", refused)
+	}
 }
 
 // TestHeadersAreBounded: headers are kept for each of many streams, so an
@@ -275,7 +279,7 @@ func TestHTTP(t *testing.T) {
 	}
 	server := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(LimitPerUID(listener)) }()
+	go func() { done <- server.Serve(LimitPerUID(listener, func(string) {})) }()
 	defer func() { server.Close(); <-done }()
 	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}
 	defer transport.CloseIdleConnections()

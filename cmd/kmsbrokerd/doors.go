@@ -13,6 +13,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
@@ -28,43 +30,55 @@ const drainTimeout = 10 * time.Second
 
 // door is a socket and what answers there.
 type door struct {
+	name   string
 	socket doors.SocketConfig
 	serve  func(net.Listener) error
 	stop   func() // lets calls in flight end for a while, then cuts them off
 }
 
-func makeDoors(sockets config.Sockets, units doors.Units, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) []door {
-	controlServer := doors.NewServer(log, measured.Door(control.Door), units)
+// makeDoors makes what answers until ctx ends.
+func makeDoors(ctx context.Context, sockets config.Sockets, units doors.Units, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) []door {
+	controlServer := doors.NewServer(doors.ServerConfig{Log: log, Observe: measured.Door(control.Door), Units: units})
 	v1.RegisterControlServer(controlServer, control.New(core))
-	appServer := doors.NewServer(log, measured.Door(app.Door), units)
+	appServer := doors.NewServer(doors.ServerConfig{
+		Log: log, Observe: measured.Door(app.Door), Units: units,
+		Shares: doors.NewShares(core.Names, v1.Crypto_ServiceDesc.ServiceName, measured.Refused(app.Door)),
+	})
 	v1.RegisterCryptoServer(appServer, app.New(core))
+	grpc_health_v1.RegisterHealthServer(appServer, &doors.Health{
+		Services: []string{v1.Crypto_ServiceDesc.ServiceName}, Serving: core.Serving, Stopping: ctx.Done(),
+	})
+	reflection.Register(appServer)
 	all := []door{
-		grpcDoor(doors.SocketConfig{Path: sockets.Control, Mode: 0o660, GID: sockets.AdminGID}, controlServer),
-		grpcDoor(doors.SocketConfig{Path: sockets.Application, Mode: 0o666, GID: -1}, appServer),
+		grpcDoor(control.Door, doors.SocketConfig{Path: sockets.Control, Mode: 0o660, GID: sockets.AdminGID}, controlServer),
+		grpcDoor(app.Door, doors.SocketConfig{Path: sockets.Application, Mode: 0o666, GID: -1}, appServer),
 	}
 	if sockets.Metrics != "" {
-		all = append(all, httpDoor(doors.SocketConfig{Path: sockets.Metrics, Mode: 0o660, GID: sockets.AdminGID},
+		all = append(all, httpDoor(metricsDoor, doors.SocketConfig{Path: sockets.Metrics, Mode: 0o660, GID: sockets.AdminGID},
 			doors.NewHTTPServer(measured.Handler(log), log)))
 	}
 	return all
 }
 
-func grpcDoor(socket doors.SocketConfig, server *grpc.Server) door {
-	return door{socket, server.Serve, func() {
+// metricsDoor names the door of which nothing is audited.
+const metricsDoor = "metrics"
+
+func grpcDoor(name string, socket doors.SocketConfig, server *grpc.Server) door {
+	return door{name, socket, server.Serve, func() {
 		timer := time.AfterFunc(drainTimeout, server.Stop)
 		defer timer.Stop()
 		server.GracefulStop()
 	}}
 }
 
-func httpDoor(socket doors.SocketConfig, server *http.Server) door {
+func httpDoor(name string, socket doors.SocketConfig, server *http.Server) door {
 	serve := func(listener net.Listener) error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
 	}
-	return door{socket, serve, func() {
+	return door{name, socket, serve, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
@@ -75,7 +89,7 @@ func httpDoor(socket doors.SocketConfig, server *http.Server) door {
 
 // openDoors serves until ctx ends and the calls in flight did too.
 func openDoors(ctx context.Context, sockets config.Sockets, units doors.Units, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) error {
-	all := makeDoors(sockets, units, core, measured, log)
+	all := makeDoors(ctx, sockets, units, core, measured, log)
 	var serving sync.WaitGroup
 	failed := make(chan error, len(all))
 	defer serving.Wait()
@@ -86,7 +100,7 @@ func openDoors(ctx context.Context, sockets config.Sockets, units doors.Units, c
 			return err
 		}
 		defer os.Remove(d.socket.Path)
-		serving.Go(func() { failed <- d.open(listener) })
+		serving.Go(func() { failed <- d.open(listener, measured.Refused(d.name)) })
 	}
 	notify(log, daemon.SdNotifyReady)
 	log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application, "metrics", sockets.Metrics)
@@ -101,8 +115,8 @@ func openDoors(ctx context.Context, sockets config.Sockets, units doors.Units, c
 	return err
 }
 
-func (d door) open(listener *net.UnixListener) error {
-	if err := d.serve(doors.LimitPerUID(listener)); err != nil {
+func (d door) open(listener *net.UnixListener, refused func(what string)) error {
+	if err := d.serve(doors.LimitPerUID(listener, refused)); err != nil {
 		return fmt.Errorf("socket %s: %w", d.socket.Path, err)
 	}
 	return nil

@@ -30,6 +30,83 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Failure is why one item of a batch failed, with what a failed call says.
+type Failure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"` // of google.rpc.Code
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	RequestId     string                 `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Failure) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Failure) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Failure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Failure) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *Failure) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 type EncryptRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Key       string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`             // the broker's name of the key, "payments"
@@ -44,7 +121,7 @@ type EncryptRequest struct {
 
 func (x *EncryptRequest) Reset() {
 	*x = EncryptRequest{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -56,7 +133,7 @@ func (x *EncryptRequest) String() string {
 func (*EncryptRequest) ProtoMessage() {}
 
 func (x *EncryptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -69,7 +146,7 @@ func (x *EncryptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncryptRequest.ProtoReflect.Descriptor instead.
 func (*EncryptRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{0}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *EncryptRequest) GetKey() string {
@@ -113,7 +190,7 @@ type EncryptResponse struct {
 
 func (x *EncryptResponse) Reset() {
 	*x = EncryptResponse{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -125,7 +202,7 @@ func (x *EncryptResponse) String() string {
 func (*EncryptResponse) ProtoMessage() {}
 
 func (x *EncryptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -138,7 +215,7 @@ func (x *EncryptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncryptResponse.ProtoReflect.Descriptor instead.
 func (*EncryptResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{1}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *EncryptResponse) GetKey() string {
@@ -190,7 +267,7 @@ type DecryptRequest struct {
 
 func (x *DecryptRequest) Reset() {
 	*x = DecryptRequest{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -202,7 +279,7 @@ func (x *DecryptRequest) String() string {
 func (*DecryptRequest) ProtoMessage() {}
 
 func (x *DecryptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -215,7 +292,7 @@ func (x *DecryptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptRequest.ProtoReflect.Descriptor instead.
 func (*DecryptRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{2}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DecryptRequest) GetCiphertextBlob() string {
@@ -259,7 +336,7 @@ type DecryptResponse struct {
 
 func (x *DecryptResponse) Reset() {
 	*x = DecryptResponse{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -271,7 +348,7 @@ func (x *DecryptResponse) String() string {
 func (*DecryptResponse) ProtoMessage() {}
 
 func (x *DecryptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -284,7 +361,7 @@ func (x *DecryptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptResponse.ProtoReflect.Descriptor instead.
 func (*DecryptResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{3}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DecryptResponse) GetKey() string {
@@ -336,7 +413,7 @@ type ReEncryptRequest struct {
 
 func (x *ReEncryptRequest) Reset() {
 	*x = ReEncryptRequest{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +425,7 @@ func (x *ReEncryptRequest) String() string {
 func (*ReEncryptRequest) ProtoMessage() {}
 
 func (x *ReEncryptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +438,7 @@ func (x *ReEncryptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReEncryptRequest.ProtoReflect.Descriptor instead.
 func (*ReEncryptRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{4}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReEncryptRequest) GetCiphertextBlob() string {
@@ -422,7 +499,7 @@ type ReEncryptResponse struct {
 
 func (x *ReEncryptResponse) Reset() {
 	*x = ReEncryptResponse{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +511,7 @@ func (x *ReEncryptResponse) String() string {
 func (*ReEncryptResponse) ProtoMessage() {}
 
 func (x *ReEncryptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +524,7 @@ func (x *ReEncryptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReEncryptResponse.ProtoReflect.Descriptor instead.
 func (*ReEncryptResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{5}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReEncryptResponse) GetKey() string {
@@ -518,7 +595,7 @@ type GenerateDataKeyRequest struct {
 
 func (x *GenerateDataKeyRequest) Reset() {
 	*x = GenerateDataKeyRequest{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +607,7 @@ func (x *GenerateDataKeyRequest) String() string {
 func (*GenerateDataKeyRequest) ProtoMessage() {}
 
 func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +620,7 @@ func (x *GenerateDataKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyRequest.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{6}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GenerateDataKeyRequest) GetKey() string {
@@ -588,7 +665,7 @@ type GenerateDataKeyResponse struct {
 
 func (x *GenerateDataKeyResponse) Reset() {
 	*x = GenerateDataKeyResponse{}
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +677,7 @@ func (x *GenerateDataKeyResponse) String() string {
 func (*GenerateDataKeyResponse) ProtoMessage() {}
 
 func (x *GenerateDataKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +690,7 @@ func (x *GenerateDataKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerateDataKeyResponse.ProtoReflect.Descriptor instead.
 func (*GenerateDataKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{7}
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GenerateDataKeyResponse) GetKey() string {
@@ -658,11 +735,1028 @@ func (x *GenerateDataKeyResponse) GetRequestId() string {
 	return ""
 }
 
+type EncryptBatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*EncryptRequest      `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EncryptBatchRequest) Reset() {
+	*x = EncryptBatchRequest{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EncryptBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EncryptBatchRequest) ProtoMessage() {}
+
+func (x *EncryptBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EncryptBatchRequest.ProtoReflect.Descriptor instead.
+func (*EncryptBatchRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *EncryptBatchRequest) GetItems() []*EncryptRequest {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type EncryptBatchResponse struct {
+	state         protoimpl.MessageState       `protogen:"open.v1"`
+	Items         []*EncryptBatchResponse_Item `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EncryptBatchResponse) Reset() {
+	*x = EncryptBatchResponse{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EncryptBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EncryptBatchResponse) ProtoMessage() {}
+
+func (x *EncryptBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EncryptBatchResponse.ProtoReflect.Descriptor instead.
+func (*EncryptBatchResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *EncryptBatchResponse) GetItems() []*EncryptBatchResponse_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type DecryptBatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*DecryptRequest      `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecryptBatchRequest) Reset() {
+	*x = DecryptBatchRequest{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecryptBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecryptBatchRequest) ProtoMessage() {}
+
+func (x *DecryptBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecryptBatchRequest.ProtoReflect.Descriptor instead.
+func (*DecryptBatchRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DecryptBatchRequest) GetItems() []*DecryptRequest {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type DecryptBatchResponse struct {
+	state         protoimpl.MessageState       `protogen:"open.v1"`
+	Items         []*DecryptBatchResponse_Item `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecryptBatchResponse) Reset() {
+	*x = DecryptBatchResponse{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecryptBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecryptBatchResponse) ProtoMessage() {}
+
+func (x *DecryptBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecryptBatchResponse.ProtoReflect.Descriptor instead.
+func (*DecryptBatchResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DecryptBatchResponse) GetItems() []*DecryptBatchResponse_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type ReEncryptBatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*ReEncryptRequest    `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReEncryptBatchRequest) Reset() {
+	*x = ReEncryptBatchRequest{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptBatchRequest) ProtoMessage() {}
+
+func (x *ReEncryptBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptBatchRequest.ProtoReflect.Descriptor instead.
+func (*ReEncryptBatchRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReEncryptBatchRequest) GetItems() []*ReEncryptRequest {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type ReEncryptBatchResponse struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	Items         []*ReEncryptBatchResponse_Item `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReEncryptBatchResponse) Reset() {
+	*x = ReEncryptBatchResponse{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptBatchResponse) ProtoMessage() {}
+
+func (x *ReEncryptBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptBatchResponse.ProtoReflect.Descriptor instead.
+func (*ReEncryptBatchResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ReEncryptBatchResponse) GetItems() []*ReEncryptBatchResponse_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type GenerateDataKeyBatchRequest struct {
+	state         protoimpl.MessageState    `protogen:"open.v1"`
+	Items         []*GenerateDataKeyRequest `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyBatchRequest) Reset() {
+	*x = GenerateDataKeyBatchRequest{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyBatchRequest) ProtoMessage() {}
+
+func (x *GenerateDataKeyBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyBatchRequest.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyBatchRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GenerateDataKeyBatchRequest) GetItems() []*GenerateDataKeyRequest {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type GenerateDataKeyBatchResponse struct {
+	state         protoimpl.MessageState               `protogen:"open.v1"`
+	Items         []*GenerateDataKeyBatchResponse_Item `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyBatchResponse) Reset() {
+	*x = GenerateDataKeyBatchResponse{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyBatchResponse) ProtoMessage() {}
+
+func (x *GenerateDataKeyBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyBatchResponse.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyBatchResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GenerateDataKeyBatchResponse) GetItems() []*GenerateDataKeyBatchResponse_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type WhoAmIRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIRequest) Reset() {
+	*x = WhoAmIRequest{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIRequest) ProtoMessage() {}
+
+func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
+func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{17}
+}
+
+type WhoAmIResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"` // its name in /etc/passwd, empty if it has none there
+	Gid           uint32                 `protobuf:"varint,3,opt,name=gid,proto3" json:"gid,omitempty"`
+	Groups        []uint32               `protobuf:"varint,4,rep,packed,name=groups,proto3" json:"groups,omitempty"` // supplementary
+	Pid           int32                  `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
+	Unit          string                 `protobuf:"bytes,6,opt,name=unit,proto3" json:"unit,omitempty"`                                  // the systemd system unit, empty if there is none or it is not known
+	UnitUnknown   string                 `protobuf:"bytes,7,opt,name=unit_unknown,json=unitUnknown,proto3" json:"unit_unknown,omitempty"` // why it is not known: grants to units then do not match
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhoAmIResponse) Reset() {
+	*x = WhoAmIResponse{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhoAmIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhoAmIResponse) ProtoMessage() {}
+
+func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
+func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WhoAmIResponse) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *WhoAmIResponse) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *WhoAmIResponse) GetGroups() []uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *WhoAmIResponse) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *WhoAmIResponse) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *WhoAmIResponse) GetUnitUnknown() string {
+	if x != nil {
+		return x.UnitUnknown
+	}
+	return ""
+}
+
+type ListOwnKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOwnKeysRequest) Reset() {
+	*x = ListOwnKeysRequest{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOwnKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOwnKeysRequest) ProtoMessage() {}
+
+func (x *ListOwnKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOwnKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListOwnKeysRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{19}
+}
+
+type ListOwnKeysResponse struct {
+	state         protoimpl.MessageState     `protogen:"open.v1"`
+	Keys          []*ListOwnKeysResponse_Key `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOwnKeysResponse) Reset() {
+	*x = ListOwnKeysResponse{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOwnKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOwnKeysResponse) ProtoMessage() {}
+
+func (x *ListOwnKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOwnKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListOwnKeysResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListOwnKeysResponse) GetKeys() []*ListOwnKeysResponse_Key {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type EncryptBatchResponse_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*EncryptBatchResponse_Item_Done
+	//	*EncryptBatchResponse_Item_Failed
+	Result        isEncryptBatchResponse_Item_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EncryptBatchResponse_Item) Reset() {
+	*x = EncryptBatchResponse_Item{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EncryptBatchResponse_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EncryptBatchResponse_Item) ProtoMessage() {}
+
+func (x *EncryptBatchResponse_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EncryptBatchResponse_Item.ProtoReflect.Descriptor instead.
+func (*EncryptBatchResponse_Item) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{10, 0}
+}
+
+func (x *EncryptBatchResponse_Item) GetResult() isEncryptBatchResponse_Item_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *EncryptBatchResponse_Item) GetDone() *EncryptResponse {
+	if x != nil {
+		if x, ok := x.Result.(*EncryptBatchResponse_Item_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
+func (x *EncryptBatchResponse_Item) GetFailed() *Failure {
+	if x != nil {
+		if x, ok := x.Result.(*EncryptBatchResponse_Item_Failed); ok {
+			return x.Failed
+		}
+	}
+	return nil
+}
+
+type isEncryptBatchResponse_Item_Result interface {
+	isEncryptBatchResponse_Item_Result()
+}
+
+type EncryptBatchResponse_Item_Done struct {
+	Done *EncryptResponse `protobuf:"bytes,1,opt,name=done,proto3,oneof"`
+}
+
+type EncryptBatchResponse_Item_Failed struct {
+	Failed *Failure `protobuf:"bytes,2,opt,name=failed,proto3,oneof"`
+}
+
+func (*EncryptBatchResponse_Item_Done) isEncryptBatchResponse_Item_Result() {}
+
+func (*EncryptBatchResponse_Item_Failed) isEncryptBatchResponse_Item_Result() {}
+
+type DecryptBatchResponse_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*DecryptBatchResponse_Item_Done
+	//	*DecryptBatchResponse_Item_Failed
+	Result        isDecryptBatchResponse_Item_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecryptBatchResponse_Item) Reset() {
+	*x = DecryptBatchResponse_Item{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecryptBatchResponse_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecryptBatchResponse_Item) ProtoMessage() {}
+
+func (x *DecryptBatchResponse_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecryptBatchResponse_Item.ProtoReflect.Descriptor instead.
+func (*DecryptBatchResponse_Item) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{12, 0}
+}
+
+func (x *DecryptBatchResponse_Item) GetResult() isDecryptBatchResponse_Item_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *DecryptBatchResponse_Item) GetDone() *DecryptResponse {
+	if x != nil {
+		if x, ok := x.Result.(*DecryptBatchResponse_Item_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
+func (x *DecryptBatchResponse_Item) GetFailed() *Failure {
+	if x != nil {
+		if x, ok := x.Result.(*DecryptBatchResponse_Item_Failed); ok {
+			return x.Failed
+		}
+	}
+	return nil
+}
+
+type isDecryptBatchResponse_Item_Result interface {
+	isDecryptBatchResponse_Item_Result()
+}
+
+type DecryptBatchResponse_Item_Done struct {
+	Done *DecryptResponse `protobuf:"bytes,1,opt,name=done,proto3,oneof"`
+}
+
+type DecryptBatchResponse_Item_Failed struct {
+	Failed *Failure `protobuf:"bytes,2,opt,name=failed,proto3,oneof"`
+}
+
+func (*DecryptBatchResponse_Item_Done) isDecryptBatchResponse_Item_Result() {}
+
+func (*DecryptBatchResponse_Item_Failed) isDecryptBatchResponse_Item_Result() {}
+
+type ReEncryptBatchResponse_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*ReEncryptBatchResponse_Item_Done
+	//	*ReEncryptBatchResponse_Item_Failed
+	Result        isReEncryptBatchResponse_Item_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReEncryptBatchResponse_Item) Reset() {
+	*x = ReEncryptBatchResponse_Item{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReEncryptBatchResponse_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReEncryptBatchResponse_Item) ProtoMessage() {}
+
+func (x *ReEncryptBatchResponse_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReEncryptBatchResponse_Item.ProtoReflect.Descriptor instead.
+func (*ReEncryptBatchResponse_Item) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{14, 0}
+}
+
+func (x *ReEncryptBatchResponse_Item) GetResult() isReEncryptBatchResponse_Item_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ReEncryptBatchResponse_Item) GetDone() *ReEncryptResponse {
+	if x != nil {
+		if x, ok := x.Result.(*ReEncryptBatchResponse_Item_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
+func (x *ReEncryptBatchResponse_Item) GetFailed() *Failure {
+	if x != nil {
+		if x, ok := x.Result.(*ReEncryptBatchResponse_Item_Failed); ok {
+			return x.Failed
+		}
+	}
+	return nil
+}
+
+type isReEncryptBatchResponse_Item_Result interface {
+	isReEncryptBatchResponse_Item_Result()
+}
+
+type ReEncryptBatchResponse_Item_Done struct {
+	Done *ReEncryptResponse `protobuf:"bytes,1,opt,name=done,proto3,oneof"`
+}
+
+type ReEncryptBatchResponse_Item_Failed struct {
+	Failed *Failure `protobuf:"bytes,2,opt,name=failed,proto3,oneof"`
+}
+
+func (*ReEncryptBatchResponse_Item_Done) isReEncryptBatchResponse_Item_Result() {}
+
+func (*ReEncryptBatchResponse_Item_Failed) isReEncryptBatchResponse_Item_Result() {}
+
+type GenerateDataKeyBatchResponse_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Result:
+	//
+	//	*GenerateDataKeyBatchResponse_Item_Done
+	//	*GenerateDataKeyBatchResponse_Item_Failed
+	Result        isGenerateDataKeyBatchResponse_Item_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerateDataKeyBatchResponse_Item) Reset() {
+	*x = GenerateDataKeyBatchResponse_Item{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerateDataKeyBatchResponse_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerateDataKeyBatchResponse_Item) ProtoMessage() {}
+
+func (x *GenerateDataKeyBatchResponse_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerateDataKeyBatchResponse_Item.ProtoReflect.Descriptor instead.
+func (*GenerateDataKeyBatchResponse_Item) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{16, 0}
+}
+
+func (x *GenerateDataKeyBatchResponse_Item) GetResult() isGenerateDataKeyBatchResponse_Item_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyBatchResponse_Item) GetDone() *GenerateDataKeyResponse {
+	if x != nil {
+		if x, ok := x.Result.(*GenerateDataKeyBatchResponse_Item_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
+func (x *GenerateDataKeyBatchResponse_Item) GetFailed() *Failure {
+	if x != nil {
+		if x, ok := x.Result.(*GenerateDataKeyBatchResponse_Item_Failed); ok {
+			return x.Failed
+		}
+	}
+	return nil
+}
+
+type isGenerateDataKeyBatchResponse_Item_Result interface {
+	isGenerateDataKeyBatchResponse_Item_Result()
+}
+
+type GenerateDataKeyBatchResponse_Item_Done struct {
+	Done *GenerateDataKeyResponse `protobuf:"bytes,1,opt,name=done,proto3,oneof"`
+}
+
+type GenerateDataKeyBatchResponse_Item_Failed struct {
+	Failed *Failure `protobuf:"bytes,2,opt,name=failed,proto3,oneof"`
+}
+
+func (*GenerateDataKeyBatchResponse_Item_Done) isGenerateDataKeyBatchResponse_Item_Result() {}
+
+func (*GenerateDataKeyBatchResponse_Item_Failed) isGenerateDataKeyBatchResponse_Item_Result() {}
+
+type ListOwnKeysResponse_Operation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // as in a grant: "encrypt"
+	// What the encryption context must have for a grant to match. Where grants
+	// differ in it, this is of the first.
+	RequiredContext map[string]string `protobuf:"bytes,2,rep,name=required_context,json=requiredContext,proto3" json:"required_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ListOwnKeysResponse_Operation) Reset() {
+	*x = ListOwnKeysResponse_Operation{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOwnKeysResponse_Operation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOwnKeysResponse_Operation) ProtoMessage() {}
+
+func (x *ListOwnKeysResponse_Operation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOwnKeysResponse_Operation.ProtoReflect.Descriptor instead.
+func (*ListOwnKeysResponse_Operation) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{20, 0}
+}
+
+func (x *ListOwnKeysResponse_Operation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListOwnKeysResponse_Operation) GetRequiredContext() map[string]string {
+	if x != nil {
+		return x.RequiredContext
+	}
+	return nil
+}
+
+type ListOwnKeysResponse_Key struct {
+	state         protoimpl.MessageState           `protogen:"open.v1"`
+	Name          string                           `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Region        string                           `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`   // home
+	Regions       []string                         `protobuf:"bytes,3,rep,name=regions,proto3" json:"regions,omitempty"` // where it has a CMK, home included
+	Operations    []*ListOwnKeysResponse_Operation `protobuf:"bytes,4,rep,name=operations,proto3" json:"operations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOwnKeysResponse_Key) Reset() {
+	*x = ListOwnKeysResponse_Key{}
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOwnKeysResponse_Key) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOwnKeysResponse_Key) ProtoMessage() {}
+
+func (x *ListOwnKeysResponse_Key) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_crypto_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOwnKeysResponse_Key.ProtoReflect.Descriptor instead.
+func (*ListOwnKeysResponse_Key) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_crypto_proto_rawDescGZIP(), []int{20, 1}
+}
+
+func (x *ListOwnKeysResponse_Key) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListOwnKeysResponse_Key) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ListOwnKeysResponse_Key) GetRegions() []string {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *ListOwnKeysResponse_Key) GetOperations() []*ListOwnKeysResponse_Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
 var File_api_kmsbroker_v1_crypto_proto protoreflect.FileDescriptor
 
 const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\n" +
-	"\x1dapi/kmsbroker/v1/crypto.proto\x12\fkmsbroker.v1\"\x82\x02\n" +
+	"\x1dapi/kmsbroker/v1/crypto.proto\x12\fkmsbroker.v1\"\x82\x01\n" +
+	"\aFailure\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x82\x02\n" +
 	"\x0eEncryptRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n" +
 	"\tplaintext\x18\x02 \x01(\fR\tplaintext\x12b\n" +
@@ -732,13 +1826,77 @@ const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\tplaintext\x18\x04 \x01(\fR\tplaintext\x12'\n" +
 	"\x0fciphertext_blob\x18\x05 \x01(\tR\x0eciphertextBlob\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId2\xb6\x03\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\"I\n" +
+	"\x13EncryptBatchRequest\x122\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.kmsbroker.v1.EncryptRequestR\x05items\"\xcd\x01\n" +
+	"\x14EncryptBatchResponse\x12=\n" +
+	"\x05items\x18\x01 \x03(\v2'.kmsbroker.v1.EncryptBatchResponse.ItemR\x05items\x1av\n" +
+	"\x04Item\x123\n" +
+	"\x04done\x18\x01 \x01(\v2\x1d.kmsbroker.v1.EncryptResponseH\x00R\x04done\x12/\n" +
+	"\x06failed\x18\x02 \x01(\v2\x15.kmsbroker.v1.FailureH\x00R\x06failedB\b\n" +
+	"\x06result\"I\n" +
+	"\x13DecryptBatchRequest\x122\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.kmsbroker.v1.DecryptRequestR\x05items\"\xcd\x01\n" +
+	"\x14DecryptBatchResponse\x12=\n" +
+	"\x05items\x18\x01 \x03(\v2'.kmsbroker.v1.DecryptBatchResponse.ItemR\x05items\x1av\n" +
+	"\x04Item\x123\n" +
+	"\x04done\x18\x01 \x01(\v2\x1d.kmsbroker.v1.DecryptResponseH\x00R\x04done\x12/\n" +
+	"\x06failed\x18\x02 \x01(\v2\x15.kmsbroker.v1.FailureH\x00R\x06failedB\b\n" +
+	"\x06result\"M\n" +
+	"\x15ReEncryptBatchRequest\x124\n" +
+	"\x05items\x18\x01 \x03(\v2\x1e.kmsbroker.v1.ReEncryptRequestR\x05items\"\xd3\x01\n" +
+	"\x16ReEncryptBatchResponse\x12?\n" +
+	"\x05items\x18\x01 \x03(\v2).kmsbroker.v1.ReEncryptBatchResponse.ItemR\x05items\x1ax\n" +
+	"\x04Item\x125\n" +
+	"\x04done\x18\x01 \x01(\v2\x1f.kmsbroker.v1.ReEncryptResponseH\x00R\x04done\x12/\n" +
+	"\x06failed\x18\x02 \x01(\v2\x15.kmsbroker.v1.FailureH\x00R\x06failedB\b\n" +
+	"\x06result\"Y\n" +
+	"\x1bGenerateDataKeyBatchRequest\x12:\n" +
+	"\x05items\x18\x01 \x03(\v2$.kmsbroker.v1.GenerateDataKeyRequestR\x05items\"\xe5\x01\n" +
+	"\x1cGenerateDataKeyBatchResponse\x12E\n" +
+	"\x05items\x18\x01 \x03(\v2/.kmsbroker.v1.GenerateDataKeyBatchResponse.ItemR\x05items\x1a~\n" +
+	"\x04Item\x12;\n" +
+	"\x04done\x18\x01 \x01(\v2%.kmsbroker.v1.GenerateDataKeyResponseH\x00R\x04done\x12/\n" +
+	"\x06failed\x18\x02 \x01(\v2\x15.kmsbroker.v1.FailureH\x00R\x06failedB\b\n" +
+	"\x06result\"\x0f\n" +
+	"\rWhoAmIRequest\"\xa9\x01\n" +
+	"\x0eWhoAmIResponse\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x10\n" +
+	"\x03gid\x18\x03 \x01(\rR\x03gid\x12\x16\n" +
+	"\x06groups\x18\x04 \x03(\rR\x06groups\x12\x10\n" +
+	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12\x12\n" +
+	"\x04unit\x18\x06 \x01(\tR\x04unit\x12!\n" +
+	"\funit_unknown\x18\a \x01(\tR\vunitUnknown\"\x14\n" +
+	"\x12ListOwnKeysRequest\"\xbe\x03\n" +
+	"\x13ListOwnKeysResponse\x129\n" +
+	"\x04keys\x18\x01 \x03(\v2%.kmsbroker.v1.ListOwnKeysResponse.KeyR\x04keys\x1a\xd0\x01\n" +
+	"\tOperation\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12k\n" +
+	"\x10required_context\x18\x02 \x03(\v2@.kmsbroker.v1.ListOwnKeysResponse.Operation.RequiredContextEntryR\x0frequiredContext\x1aB\n" +
+	"\x14RequiredContextEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\x98\x01\n" +
+	"\x03Key\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
+	"\aregions\x18\x03 \x03(\tR\aregions\x12K\n" +
+	"\n" +
+	"operations\x18\x04 \x03(\v2+.kmsbroker.v1.ListOwnKeysResponse.OperationR\n" +
+	"operations2\xc5\b\n" +
 	"\x06Crypto\x12F\n" +
 	"\aEncrypt\x12\x1c.kmsbroker.v1.EncryptRequest\x1a\x1d.kmsbroker.v1.EncryptResponse\x12F\n" +
 	"\aDecrypt\x12\x1c.kmsbroker.v1.DecryptRequest\x1a\x1d.kmsbroker.v1.DecryptResponse\x12L\n" +
 	"\tReEncrypt\x12\x1e.kmsbroker.v1.ReEncryptRequest\x1a\x1f.kmsbroker.v1.ReEncryptResponse\x12^\n" +
 	"\x0fGenerateDataKey\x12$.kmsbroker.v1.GenerateDataKeyRequest\x1a%.kmsbroker.v1.GenerateDataKeyResponse\x12n\n" +
-	"\x1fGenerateDataKeyWithoutPlaintext\x12$.kmsbroker.v1.GenerateDataKeyRequest\x1a%.kmsbroker.v1.GenerateDataKeyResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
+	"\x1fGenerateDataKeyWithoutPlaintext\x12$.kmsbroker.v1.GenerateDataKeyRequest\x1a%.kmsbroker.v1.GenerateDataKeyResponse\x12U\n" +
+	"\fEncryptBatch\x12!.kmsbroker.v1.EncryptBatchRequest\x1a\".kmsbroker.v1.EncryptBatchResponse\x12U\n" +
+	"\fDecryptBatch\x12!.kmsbroker.v1.DecryptBatchRequest\x1a\".kmsbroker.v1.DecryptBatchResponse\x12[\n" +
+	"\x0eReEncryptBatch\x12#.kmsbroker.v1.ReEncryptBatchRequest\x1a$.kmsbroker.v1.ReEncryptBatchResponse\x12m\n" +
+	"\x14GenerateDataKeyBatch\x12).kmsbroker.v1.GenerateDataKeyBatchRequest\x1a*.kmsbroker.v1.GenerateDataKeyBatchResponse\x12}\n" +
+	"$GenerateDataKeyWithoutPlaintextBatch\x12).kmsbroker.v1.GenerateDataKeyBatchRequest\x1a*.kmsbroker.v1.GenerateDataKeyBatchResponse\x12C\n" +
+	"\x06WhoAmI\x12\x1b.kmsbroker.v1.WhoAmIRequest\x1a\x1c.kmsbroker.v1.WhoAmIResponse\x12O\n" +
+	"\bListKeys\x12 .kmsbroker.v1.ListOwnKeysRequest\x1a!.kmsbroker.v1.ListOwnKeysResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
 var (
 	file_api_kmsbroker_v1_crypto_proto_rawDescOnce sync.Once
@@ -752,43 +1910,96 @@ func file_api_kmsbroker_v1_crypto_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_crypto_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_crypto_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_api_kmsbroker_v1_crypto_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_api_kmsbroker_v1_crypto_proto_goTypes = []any{
-	(*EncryptRequest)(nil),          // 0: kmsbroker.v1.EncryptRequest
-	(*EncryptResponse)(nil),         // 1: kmsbroker.v1.EncryptResponse
-	(*DecryptRequest)(nil),          // 2: kmsbroker.v1.DecryptRequest
-	(*DecryptResponse)(nil),         // 3: kmsbroker.v1.DecryptResponse
-	(*ReEncryptRequest)(nil),        // 4: kmsbroker.v1.ReEncryptRequest
-	(*ReEncryptResponse)(nil),       // 5: kmsbroker.v1.ReEncryptResponse
-	(*GenerateDataKeyRequest)(nil),  // 6: kmsbroker.v1.GenerateDataKeyRequest
-	(*GenerateDataKeyResponse)(nil), // 7: kmsbroker.v1.GenerateDataKeyResponse
-	nil,                             // 8: kmsbroker.v1.EncryptRequest.EncryptionContextEntry
-	nil,                             // 9: kmsbroker.v1.DecryptRequest.EncryptionContextEntry
-	nil,                             // 10: kmsbroker.v1.ReEncryptRequest.SourceContextEntry
-	nil,                             // 11: kmsbroker.v1.ReEncryptRequest.ContextEntry
-	nil,                             // 12: kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	(*Failure)(nil),                           // 0: kmsbroker.v1.Failure
+	(*EncryptRequest)(nil),                    // 1: kmsbroker.v1.EncryptRequest
+	(*EncryptResponse)(nil),                   // 2: kmsbroker.v1.EncryptResponse
+	(*DecryptRequest)(nil),                    // 3: kmsbroker.v1.DecryptRequest
+	(*DecryptResponse)(nil),                   // 4: kmsbroker.v1.DecryptResponse
+	(*ReEncryptRequest)(nil),                  // 5: kmsbroker.v1.ReEncryptRequest
+	(*ReEncryptResponse)(nil),                 // 6: kmsbroker.v1.ReEncryptResponse
+	(*GenerateDataKeyRequest)(nil),            // 7: kmsbroker.v1.GenerateDataKeyRequest
+	(*GenerateDataKeyResponse)(nil),           // 8: kmsbroker.v1.GenerateDataKeyResponse
+	(*EncryptBatchRequest)(nil),               // 9: kmsbroker.v1.EncryptBatchRequest
+	(*EncryptBatchResponse)(nil),              // 10: kmsbroker.v1.EncryptBatchResponse
+	(*DecryptBatchRequest)(nil),               // 11: kmsbroker.v1.DecryptBatchRequest
+	(*DecryptBatchResponse)(nil),              // 12: kmsbroker.v1.DecryptBatchResponse
+	(*ReEncryptBatchRequest)(nil),             // 13: kmsbroker.v1.ReEncryptBatchRequest
+	(*ReEncryptBatchResponse)(nil),            // 14: kmsbroker.v1.ReEncryptBatchResponse
+	(*GenerateDataKeyBatchRequest)(nil),       // 15: kmsbroker.v1.GenerateDataKeyBatchRequest
+	(*GenerateDataKeyBatchResponse)(nil),      // 16: kmsbroker.v1.GenerateDataKeyBatchResponse
+	(*WhoAmIRequest)(nil),                     // 17: kmsbroker.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),                    // 18: kmsbroker.v1.WhoAmIResponse
+	(*ListOwnKeysRequest)(nil),                // 19: kmsbroker.v1.ListOwnKeysRequest
+	(*ListOwnKeysResponse)(nil),               // 20: kmsbroker.v1.ListOwnKeysResponse
+	nil,                                       // 21: kmsbroker.v1.EncryptRequest.EncryptionContextEntry
+	nil,                                       // 22: kmsbroker.v1.DecryptRequest.EncryptionContextEntry
+	nil,                                       // 23: kmsbroker.v1.ReEncryptRequest.SourceContextEntry
+	nil,                                       // 24: kmsbroker.v1.ReEncryptRequest.ContextEntry
+	nil,                                       // 25: kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	(*EncryptBatchResponse_Item)(nil),         // 26: kmsbroker.v1.EncryptBatchResponse.Item
+	(*DecryptBatchResponse_Item)(nil),         // 27: kmsbroker.v1.DecryptBatchResponse.Item
+	(*ReEncryptBatchResponse_Item)(nil),       // 28: kmsbroker.v1.ReEncryptBatchResponse.Item
+	(*GenerateDataKeyBatchResponse_Item)(nil), // 29: kmsbroker.v1.GenerateDataKeyBatchResponse.Item
+	(*ListOwnKeysResponse_Operation)(nil),     // 30: kmsbroker.v1.ListOwnKeysResponse.Operation
+	(*ListOwnKeysResponse_Key)(nil),           // 31: kmsbroker.v1.ListOwnKeysResponse.Key
+	nil,                                       // 32: kmsbroker.v1.ListOwnKeysResponse.Operation.RequiredContextEntry
 }
 var file_api_kmsbroker_v1_crypto_proto_depIdxs = []int32{
-	8,  // 0: kmsbroker.v1.EncryptRequest.encryption_context:type_name -> kmsbroker.v1.EncryptRequest.EncryptionContextEntry
-	9,  // 1: kmsbroker.v1.DecryptRequest.encryption_context:type_name -> kmsbroker.v1.DecryptRequest.EncryptionContextEntry
-	10, // 2: kmsbroker.v1.ReEncryptRequest.source_context:type_name -> kmsbroker.v1.ReEncryptRequest.SourceContextEntry
-	11, // 3: kmsbroker.v1.ReEncryptRequest.context:type_name -> kmsbroker.v1.ReEncryptRequest.ContextEntry
-	12, // 4: kmsbroker.v1.GenerateDataKeyRequest.encryption_context:type_name -> kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
-	0,  // 5: kmsbroker.v1.Crypto.Encrypt:input_type -> kmsbroker.v1.EncryptRequest
-	2,  // 6: kmsbroker.v1.Crypto.Decrypt:input_type -> kmsbroker.v1.DecryptRequest
-	4,  // 7: kmsbroker.v1.Crypto.ReEncrypt:input_type -> kmsbroker.v1.ReEncryptRequest
-	6,  // 8: kmsbroker.v1.Crypto.GenerateDataKey:input_type -> kmsbroker.v1.GenerateDataKeyRequest
-	6,  // 9: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:input_type -> kmsbroker.v1.GenerateDataKeyRequest
-	1,  // 10: kmsbroker.v1.Crypto.Encrypt:output_type -> kmsbroker.v1.EncryptResponse
-	3,  // 11: kmsbroker.v1.Crypto.Decrypt:output_type -> kmsbroker.v1.DecryptResponse
-	5,  // 12: kmsbroker.v1.Crypto.ReEncrypt:output_type -> kmsbroker.v1.ReEncryptResponse
-	7,  // 13: kmsbroker.v1.Crypto.GenerateDataKey:output_type -> kmsbroker.v1.GenerateDataKeyResponse
-	7,  // 14: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:output_type -> kmsbroker.v1.GenerateDataKeyResponse
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	21, // 0: kmsbroker.v1.EncryptRequest.encryption_context:type_name -> kmsbroker.v1.EncryptRequest.EncryptionContextEntry
+	22, // 1: kmsbroker.v1.DecryptRequest.encryption_context:type_name -> kmsbroker.v1.DecryptRequest.EncryptionContextEntry
+	23, // 2: kmsbroker.v1.ReEncryptRequest.source_context:type_name -> kmsbroker.v1.ReEncryptRequest.SourceContextEntry
+	24, // 3: kmsbroker.v1.ReEncryptRequest.context:type_name -> kmsbroker.v1.ReEncryptRequest.ContextEntry
+	25, // 4: kmsbroker.v1.GenerateDataKeyRequest.encryption_context:type_name -> kmsbroker.v1.GenerateDataKeyRequest.EncryptionContextEntry
+	1,  // 5: kmsbroker.v1.EncryptBatchRequest.items:type_name -> kmsbroker.v1.EncryptRequest
+	26, // 6: kmsbroker.v1.EncryptBatchResponse.items:type_name -> kmsbroker.v1.EncryptBatchResponse.Item
+	3,  // 7: kmsbroker.v1.DecryptBatchRequest.items:type_name -> kmsbroker.v1.DecryptRequest
+	27, // 8: kmsbroker.v1.DecryptBatchResponse.items:type_name -> kmsbroker.v1.DecryptBatchResponse.Item
+	5,  // 9: kmsbroker.v1.ReEncryptBatchRequest.items:type_name -> kmsbroker.v1.ReEncryptRequest
+	28, // 10: kmsbroker.v1.ReEncryptBatchResponse.items:type_name -> kmsbroker.v1.ReEncryptBatchResponse.Item
+	7,  // 11: kmsbroker.v1.GenerateDataKeyBatchRequest.items:type_name -> kmsbroker.v1.GenerateDataKeyRequest
+	29, // 12: kmsbroker.v1.GenerateDataKeyBatchResponse.items:type_name -> kmsbroker.v1.GenerateDataKeyBatchResponse.Item
+	31, // 13: kmsbroker.v1.ListOwnKeysResponse.keys:type_name -> kmsbroker.v1.ListOwnKeysResponse.Key
+	2,  // 14: kmsbroker.v1.EncryptBatchResponse.Item.done:type_name -> kmsbroker.v1.EncryptResponse
+	0,  // 15: kmsbroker.v1.EncryptBatchResponse.Item.failed:type_name -> kmsbroker.v1.Failure
+	4,  // 16: kmsbroker.v1.DecryptBatchResponse.Item.done:type_name -> kmsbroker.v1.DecryptResponse
+	0,  // 17: kmsbroker.v1.DecryptBatchResponse.Item.failed:type_name -> kmsbroker.v1.Failure
+	6,  // 18: kmsbroker.v1.ReEncryptBatchResponse.Item.done:type_name -> kmsbroker.v1.ReEncryptResponse
+	0,  // 19: kmsbroker.v1.ReEncryptBatchResponse.Item.failed:type_name -> kmsbroker.v1.Failure
+	8,  // 20: kmsbroker.v1.GenerateDataKeyBatchResponse.Item.done:type_name -> kmsbroker.v1.GenerateDataKeyResponse
+	0,  // 21: kmsbroker.v1.GenerateDataKeyBatchResponse.Item.failed:type_name -> kmsbroker.v1.Failure
+	32, // 22: kmsbroker.v1.ListOwnKeysResponse.Operation.required_context:type_name -> kmsbroker.v1.ListOwnKeysResponse.Operation.RequiredContextEntry
+	30, // 23: kmsbroker.v1.ListOwnKeysResponse.Key.operations:type_name -> kmsbroker.v1.ListOwnKeysResponse.Operation
+	1,  // 24: kmsbroker.v1.Crypto.Encrypt:input_type -> kmsbroker.v1.EncryptRequest
+	3,  // 25: kmsbroker.v1.Crypto.Decrypt:input_type -> kmsbroker.v1.DecryptRequest
+	5,  // 26: kmsbroker.v1.Crypto.ReEncrypt:input_type -> kmsbroker.v1.ReEncryptRequest
+	7,  // 27: kmsbroker.v1.Crypto.GenerateDataKey:input_type -> kmsbroker.v1.GenerateDataKeyRequest
+	7,  // 28: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:input_type -> kmsbroker.v1.GenerateDataKeyRequest
+	9,  // 29: kmsbroker.v1.Crypto.EncryptBatch:input_type -> kmsbroker.v1.EncryptBatchRequest
+	11, // 30: kmsbroker.v1.Crypto.DecryptBatch:input_type -> kmsbroker.v1.DecryptBatchRequest
+	13, // 31: kmsbroker.v1.Crypto.ReEncryptBatch:input_type -> kmsbroker.v1.ReEncryptBatchRequest
+	15, // 32: kmsbroker.v1.Crypto.GenerateDataKeyBatch:input_type -> kmsbroker.v1.GenerateDataKeyBatchRequest
+	15, // 33: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintextBatch:input_type -> kmsbroker.v1.GenerateDataKeyBatchRequest
+	17, // 34: kmsbroker.v1.Crypto.WhoAmI:input_type -> kmsbroker.v1.WhoAmIRequest
+	19, // 35: kmsbroker.v1.Crypto.ListKeys:input_type -> kmsbroker.v1.ListOwnKeysRequest
+	2,  // 36: kmsbroker.v1.Crypto.Encrypt:output_type -> kmsbroker.v1.EncryptResponse
+	4,  // 37: kmsbroker.v1.Crypto.Decrypt:output_type -> kmsbroker.v1.DecryptResponse
+	6,  // 38: kmsbroker.v1.Crypto.ReEncrypt:output_type -> kmsbroker.v1.ReEncryptResponse
+	8,  // 39: kmsbroker.v1.Crypto.GenerateDataKey:output_type -> kmsbroker.v1.GenerateDataKeyResponse
+	8,  // 40: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:output_type -> kmsbroker.v1.GenerateDataKeyResponse
+	10, // 41: kmsbroker.v1.Crypto.EncryptBatch:output_type -> kmsbroker.v1.EncryptBatchResponse
+	12, // 42: kmsbroker.v1.Crypto.DecryptBatch:output_type -> kmsbroker.v1.DecryptBatchResponse
+	14, // 43: kmsbroker.v1.Crypto.ReEncryptBatch:output_type -> kmsbroker.v1.ReEncryptBatchResponse
+	16, // 44: kmsbroker.v1.Crypto.GenerateDataKeyBatch:output_type -> kmsbroker.v1.GenerateDataKeyBatchResponse
+	16, // 45: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintextBatch:output_type -> kmsbroker.v1.GenerateDataKeyBatchResponse
+	18, // 46: kmsbroker.v1.Crypto.WhoAmI:output_type -> kmsbroker.v1.WhoAmIResponse
+	20, // 47: kmsbroker.v1.Crypto.ListKeys:output_type -> kmsbroker.v1.ListOwnKeysResponse
+	36, // [36:48] is the sub-list for method output_type
+	24, // [24:36] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_crypto_proto_init() }
@@ -796,13 +2007,29 @@ func file_api_kmsbroker_v1_crypto_proto_init() {
 	if File_api_kmsbroker_v1_crypto_proto != nil {
 		return
 	}
+	file_api_kmsbroker_v1_crypto_proto_msgTypes[26].OneofWrappers = []any{
+		(*EncryptBatchResponse_Item_Done)(nil),
+		(*EncryptBatchResponse_Item_Failed)(nil),
+	}
+	file_api_kmsbroker_v1_crypto_proto_msgTypes[27].OneofWrappers = []any{
+		(*DecryptBatchResponse_Item_Done)(nil),
+		(*DecryptBatchResponse_Item_Failed)(nil),
+	}
+	file_api_kmsbroker_v1_crypto_proto_msgTypes[28].OneofWrappers = []any{
+		(*ReEncryptBatchResponse_Item_Done)(nil),
+		(*ReEncryptBatchResponse_Item_Failed)(nil),
+	}
+	file_api_kmsbroker_v1_crypto_proto_msgTypes[29].OneofWrappers = []any{
+		(*GenerateDataKeyBatchResponse_Item_Done)(nil),
+		(*GenerateDataKeyBatchResponse_Item_Failed)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_crypto_proto_rawDesc), len(file_api_kmsbroker_v1_crypto_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,11 +28,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Crypto_Encrypt_FullMethodName                         = "/kmsbroker.v1.Crypto/Encrypt"
-	Crypto_Decrypt_FullMethodName                         = "/kmsbroker.v1.Crypto/Decrypt"
-	Crypto_ReEncrypt_FullMethodName                       = "/kmsbroker.v1.Crypto/ReEncrypt"
-	Crypto_GenerateDataKey_FullMethodName                 = "/kmsbroker.v1.Crypto/GenerateDataKey"
-	Crypto_GenerateDataKeyWithoutPlaintext_FullMethodName = "/kmsbroker.v1.Crypto/GenerateDataKeyWithoutPlaintext"
+	Crypto_Encrypt_FullMethodName                              = "/kmsbroker.v1.Crypto/Encrypt"
+	Crypto_Decrypt_FullMethodName                              = "/kmsbroker.v1.Crypto/Decrypt"
+	Crypto_ReEncrypt_FullMethodName                            = "/kmsbroker.v1.Crypto/ReEncrypt"
+	Crypto_GenerateDataKey_FullMethodName                      = "/kmsbroker.v1.Crypto/GenerateDataKey"
+	Crypto_GenerateDataKeyWithoutPlaintext_FullMethodName      = "/kmsbroker.v1.Crypto/GenerateDataKeyWithoutPlaintext"
+	Crypto_EncryptBatch_FullMethodName                         = "/kmsbroker.v1.Crypto/EncryptBatch"
+	Crypto_DecryptBatch_FullMethodName                         = "/kmsbroker.v1.Crypto/DecryptBatch"
+	Crypto_ReEncryptBatch_FullMethodName                       = "/kmsbroker.v1.Crypto/ReEncryptBatch"
+	Crypto_GenerateDataKeyBatch_FullMethodName                 = "/kmsbroker.v1.Crypto/GenerateDataKeyBatch"
+	Crypto_GenerateDataKeyWithoutPlaintextBatch_FullMethodName = "/kmsbroker.v1.Crypto/GenerateDataKeyWithoutPlaintextBatch"
+	Crypto_WhoAmI_FullMethodName                               = "/kmsbroker.v1.Crypto/WhoAmI"
+	Crypto_ListKeys_FullMethodName                             = "/kmsbroker.v1.Crypto/ListKeys"
 )
 
 // CryptoClient is the client API for Crypto service.
@@ -54,6 +61,16 @@ type CryptoClient interface {
 	GenerateDataKey(ctx context.Context, in *GenerateDataKeyRequest, opts ...grpc.CallOption) (*GenerateDataKeyResponse, error)
 	// GenerateDataKeyWithoutPlaintext returns only the encrypted form.
 	GenerateDataKeyWithoutPlaintext(ctx context.Context, in *GenerateDataKeyRequest, opts ...grpc.CallOption) (*GenerateDataKeyResponse, error)
+	EncryptBatch(ctx context.Context, in *EncryptBatchRequest, opts ...grpc.CallOption) (*EncryptBatchResponse, error)
+	DecryptBatch(ctx context.Context, in *DecryptBatchRequest, opts ...grpc.CallOption) (*DecryptBatchResponse, error)
+	ReEncryptBatch(ctx context.Context, in *ReEncryptBatchRequest, opts ...grpc.CallOption) (*ReEncryptBatchResponse, error)
+	GenerateDataKeyBatch(ctx context.Context, in *GenerateDataKeyBatchRequest, opts ...grpc.CallOption) (*GenerateDataKeyBatchResponse, error)
+	GenerateDataKeyWithoutPlaintextBatch(ctx context.Context, in *GenerateDataKeyBatchRequest, opts ...grpc.CallOption) (*GenerateDataKeyBatchResponse, error)
+	// WhoAmI says who the caller is in the eyes of the daemon, and so to whom a grant
+	// would have to be.
+	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
+	// ListKeys lists the keys that the caller may do something with, by name.
+	ListKeys(ctx context.Context, in *ListOwnKeysRequest, opts ...grpc.CallOption) (*ListOwnKeysResponse, error)
 }
 
 type cryptoClient struct {
@@ -114,6 +131,76 @@ func (c *cryptoClient) GenerateDataKeyWithoutPlaintext(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *cryptoClient) EncryptBatch(ctx context.Context, in *EncryptBatchRequest, opts ...grpc.CallOption) (*EncryptBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EncryptBatchResponse)
+	err := c.cc.Invoke(ctx, Crypto_EncryptBatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) DecryptBatch(ctx context.Context, in *DecryptBatchRequest, opts ...grpc.CallOption) (*DecryptBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecryptBatchResponse)
+	err := c.cc.Invoke(ctx, Crypto_DecryptBatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) ReEncryptBatch(ctx context.Context, in *ReEncryptBatchRequest, opts ...grpc.CallOption) (*ReEncryptBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReEncryptBatchResponse)
+	err := c.cc.Invoke(ctx, Crypto_ReEncryptBatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) GenerateDataKeyBatch(ctx context.Context, in *GenerateDataKeyBatchRequest, opts ...grpc.CallOption) (*GenerateDataKeyBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateDataKeyBatchResponse)
+	err := c.cc.Invoke(ctx, Crypto_GenerateDataKeyBatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) GenerateDataKeyWithoutPlaintextBatch(ctx context.Context, in *GenerateDataKeyBatchRequest, opts ...grpc.CallOption) (*GenerateDataKeyBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GenerateDataKeyBatchResponse)
+	err := c.cc.Invoke(ctx, Crypto_GenerateDataKeyWithoutPlaintextBatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhoAmIResponse)
+	err := c.cc.Invoke(ctx, Crypto_WhoAmI_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) ListKeys(ctx context.Context, in *ListOwnKeysRequest, opts ...grpc.CallOption) (*ListOwnKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOwnKeysResponse)
+	err := c.cc.Invoke(ctx, Crypto_ListKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CryptoServer is the server API for Crypto service.
 // All implementations must embed UnimplementedCryptoServer
 // for forward compatibility.
@@ -133,6 +220,16 @@ type CryptoServer interface {
 	GenerateDataKey(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error)
 	// GenerateDataKeyWithoutPlaintext returns only the encrypted form.
 	GenerateDataKeyWithoutPlaintext(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error)
+	EncryptBatch(context.Context, *EncryptBatchRequest) (*EncryptBatchResponse, error)
+	DecryptBatch(context.Context, *DecryptBatchRequest) (*DecryptBatchResponse, error)
+	ReEncryptBatch(context.Context, *ReEncryptBatchRequest) (*ReEncryptBatchResponse, error)
+	GenerateDataKeyBatch(context.Context, *GenerateDataKeyBatchRequest) (*GenerateDataKeyBatchResponse, error)
+	GenerateDataKeyWithoutPlaintextBatch(context.Context, *GenerateDataKeyBatchRequest) (*GenerateDataKeyBatchResponse, error)
+	// WhoAmI says who the caller is in the eyes of the daemon, and so to whom a grant
+	// would have to be.
+	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
+	// ListKeys lists the keys that the caller may do something with, by name.
+	ListKeys(context.Context, *ListOwnKeysRequest) (*ListOwnKeysResponse, error)
 	mustEmbedUnimplementedCryptoServer()
 }
 
@@ -157,6 +254,27 @@ func (UnimplementedCryptoServer) GenerateDataKey(context.Context, *GenerateDataK
 }
 func (UnimplementedCryptoServer) GenerateDataKeyWithoutPlaintext(context.Context, *GenerateDataKeyRequest) (*GenerateDataKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyWithoutPlaintext not implemented")
+}
+func (UnimplementedCryptoServer) EncryptBatch(context.Context, *EncryptBatchRequest) (*EncryptBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EncryptBatch not implemented")
+}
+func (UnimplementedCryptoServer) DecryptBatch(context.Context, *DecryptBatchRequest) (*DecryptBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecryptBatch not implemented")
+}
+func (UnimplementedCryptoServer) ReEncryptBatch(context.Context, *ReEncryptBatchRequest) (*ReEncryptBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReEncryptBatch not implemented")
+}
+func (UnimplementedCryptoServer) GenerateDataKeyBatch(context.Context, *GenerateDataKeyBatchRequest) (*GenerateDataKeyBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyBatch not implemented")
+}
+func (UnimplementedCryptoServer) GenerateDataKeyWithoutPlaintextBatch(context.Context, *GenerateDataKeyBatchRequest) (*GenerateDataKeyBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyWithoutPlaintextBatch not implemented")
+}
+func (UnimplementedCryptoServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
+}
+func (UnimplementedCryptoServer) ListKeys(context.Context, *ListOwnKeysRequest) (*ListOwnKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
 }
 func (UnimplementedCryptoServer) mustEmbedUnimplementedCryptoServer() {}
 func (UnimplementedCryptoServer) testEmbeddedByValue()                {}
@@ -269,6 +387,132 @@ func _Crypto_GenerateDataKeyWithoutPlaintext_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Crypto_EncryptBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EncryptBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).EncryptBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_EncryptBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).EncryptBatch(ctx, req.(*EncryptBatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_DecryptBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecryptBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).DecryptBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_DecryptBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).DecryptBatch(ctx, req.(*DecryptBatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_ReEncryptBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReEncryptBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).ReEncryptBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_ReEncryptBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).ReEncryptBatch(ctx, req.(*ReEncryptBatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_GenerateDataKeyBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateDataKeyBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).GenerateDataKeyBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_GenerateDataKeyBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).GenerateDataKeyBatch(ctx, req.(*GenerateDataKeyBatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_GenerateDataKeyWithoutPlaintextBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GenerateDataKeyBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).GenerateDataKeyWithoutPlaintextBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_GenerateDataKeyWithoutPlaintextBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).GenerateDataKeyWithoutPlaintextBatch(ctx, req.(*GenerateDataKeyBatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhoAmIRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).WhoAmI(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_WhoAmI_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).WhoAmI(ctx, req.(*WhoAmIRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOwnKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).ListKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_ListKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).ListKeys(ctx, req.(*ListOwnKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Crypto_ServiceDesc is the grpc.ServiceDesc for Crypto service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -295,6 +539,34 @@ var Crypto_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GenerateDataKeyWithoutPlaintext",
 			Handler:    _Crypto_GenerateDataKeyWithoutPlaintext_Handler,
+		},
+		{
+			MethodName: "EncryptBatch",
+			Handler:    _Crypto_EncryptBatch_Handler,
+		},
+		{
+			MethodName: "DecryptBatch",
+			Handler:    _Crypto_DecryptBatch_Handler,
+		},
+		{
+			MethodName: "ReEncryptBatch",
+			Handler:    _Crypto_ReEncryptBatch_Handler,
+		},
+		{
+			MethodName: "GenerateDataKeyBatch",
+			Handler:    _Crypto_GenerateDataKeyBatch_Handler,
+		},
+		{
+			MethodName: "GenerateDataKeyWithoutPlaintextBatch",
+			Handler:    _Crypto_GenerateDataKeyWithoutPlaintextBatch_Handler,
+		},
+		{
+			MethodName: "WhoAmI",
+			Handler:    _Crypto_WhoAmI_Handler,
+		},
+		{
+			MethodName: "ListKeys",
+			Handler:    _Crypto_ListKeys_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -28,10 +28,42 @@ func call(ctx context.Context) (broker.Call, error) {
 
 // Encrypt implements v1.CryptoServer.
 func (s *Server) Encrypt(ctx context.Context, req *v1.EncryptRequest) (*v1.EncryptResponse, error) {
+	return one(ctx, req, s.encrypt)
+}
+
+// Decrypt implements v1.CryptoServer.
+func (s *Server) Decrypt(ctx context.Context, req *v1.DecryptRequest) (*v1.DecryptResponse, error) {
+	return one(ctx, req, s.decrypt)
+}
+
+// ReEncrypt implements v1.CryptoServer.
+func (s *Server) ReEncrypt(ctx context.Context, req *v1.ReEncryptRequest) (*v1.ReEncryptResponse, error) {
+	return one(ctx, req, s.reEncrypt)
+}
+
+// GenerateDataKey implements v1.CryptoServer.
+func (s *Server) GenerateDataKey(ctx context.Context, req *v1.GenerateDataKeyRequest) (*v1.GenerateDataKeyResponse, error) {
+	return one(ctx, req, s.generate(true))
+}
+
+// GenerateDataKeyWithoutPlaintext implements v1.CryptoServer.
+func (s *Server) GenerateDataKeyWithoutPlaintext(ctx context.Context, req *v1.GenerateDataKeyRequest) (*v1.GenerateDataKeyResponse, error) {
+	return one(ctx, req, s.generate(false))
+}
+
+// operation is what single calls and the items of batches have in common.
+type operation[Req, Resp any] func(context.Context, broker.Call, Req) (Resp, error)
+
+func one[Req, Resp any](ctx context.Context, req Req, do operation[Req, Resp]) (Resp, error) {
 	from, err := call(ctx)
 	if err != nil {
-		return nil, err
+		var none Resp
+		return none, err
 	}
+	return do(ctx, from, req)
+}
+
+func (s *Server) encrypt(ctx context.Context, from broker.Call, req *v1.EncryptRequest) (*v1.EncryptResponse, error) {
 	defer clear(req.GetPlaintext())
 	answer, err := s.core.Encrypt(ctx, from, req.GetKey(), req.GetRegion(), req.GetPlaintext(), req.GetEncryptionContext())
 	if err != nil {
@@ -43,12 +75,7 @@ func (s *Server) Encrypt(ctx context.Context, req *v1.EncryptRequest) (*v1.Encry
 	}, nil
 }
 
-// Decrypt implements v1.CryptoServer.
-func (s *Server) Decrypt(ctx context.Context, req *v1.DecryptRequest) (*v1.DecryptResponse, error) {
-	from, err := call(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) decrypt(ctx context.Context, from broker.Call, req *v1.DecryptRequest) (*v1.DecryptResponse, error) {
 	answer, err := s.core.Decrypt(ctx, from, req.GetKey(), req.GetRegion(), req.GetCiphertextBlob(), req.GetEncryptionContext())
 	if err != nil {
 		return nil, err
@@ -59,12 +86,7 @@ func (s *Server) Decrypt(ctx context.Context, req *v1.DecryptRequest) (*v1.Decry
 	}, nil
 }
 
-// ReEncrypt implements v1.CryptoServer.
-func (s *Server) ReEncrypt(ctx context.Context, req *v1.ReEncryptRequest) (*v1.ReEncryptResponse, error) {
-	from, err := call(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) reEncrypt(ctx context.Context, from broker.Call, req *v1.ReEncryptRequest) (*v1.ReEncryptResponse, error) {
 	answer, err := s.core.ReEncrypt(ctx, from, broker.ReEncryption{
 		CiphertextBlob: req.GetCiphertextBlob(), SourceContext: req.GetSourceContext(), SourceRegion: req.GetSourceRegion(),
 		Key: req.GetKey(), Context: req.GetContext(), Region: req.GetRegion(),
@@ -78,27 +100,15 @@ func (s *Server) ReEncrypt(ctx context.Context, req *v1.ReEncryptRequest) (*v1.R
 	}, nil
 }
 
-// GenerateDataKey implements v1.CryptoServer.
-func (s *Server) GenerateDataKey(ctx context.Context, req *v1.GenerateDataKeyRequest) (*v1.GenerateDataKeyResponse, error) {
-	return s.generate(ctx, req, true)
-}
-
-// GenerateDataKeyWithoutPlaintext implements v1.CryptoServer.
-func (s *Server) GenerateDataKeyWithoutPlaintext(ctx context.Context, req *v1.GenerateDataKeyRequest) (*v1.GenerateDataKeyResponse, error) {
-	return s.generate(ctx, req, false)
-}
-
-func (s *Server) generate(ctx context.Context, req *v1.GenerateDataKeyRequest, withPlaintext bool) (*v1.GenerateDataKeyResponse, error) {
-	from, err := call(ctx)
-	if err != nil {
-		return nil, err
+func (s *Server) generate(withPlaintext bool) operation[*v1.GenerateDataKeyRequest, *v1.GenerateDataKeyResponse] {
+	return func(ctx context.Context, from broker.Call, req *v1.GenerateDataKeyRequest) (*v1.GenerateDataKeyResponse, error) {
+		answer, err := s.core.GenerateDataKey(ctx, from, req.GetKey(), req.GetRegion(), int(req.GetNumberOfBytes()), req.GetEncryptionContext(), withPlaintext)
+		if err != nil {
+			return nil, err
+		}
+		return &v1.GenerateDataKeyResponse{
+			Key: answer.Key, KeyId: answer.KeyID, KeyVersionId: answer.KeyVersionID,
+			Plaintext: answer.Plaintext, CiphertextBlob: answer.CiphertextBlob, RequestId: answer.RequestID,
+		}, nil
 	}
-	answer, err := s.core.GenerateDataKey(ctx, from, req.GetKey(), req.GetRegion(), int(req.GetNumberOfBytes()), req.GetEncryptionContext(), withPlaintext)
-	if err != nil {
-		return nil, err
-	}
-	return &v1.GenerateDataKeyResponse{
-		Key: answer.Key, KeyId: answer.KeyID, KeyVersionId: answer.KeyVersionID,
-		Plaintext: answer.Plaintext, CiphertextBlob: answer.CiphertextBlob, RequestId: answer.RequestID,
-	}, nil
 }

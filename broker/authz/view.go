@@ -1,0 +1,55 @@
+package authz
+
+// Permission is an operation that a caller may do with a key, given that the
+// encryption context has certain entries.
+type Permission struct {
+	Operation Operation
+	Context   map[string]string // nil if none are needed
+}
+
+// Permissions lists what a caller may do with a key. Where several grants allow an
+// operation, the first one whose own context is allowed says which it needs.
+func (p *Policy) Permissions(caller Caller, key string) []Permission {
+	var all []Permission
+	for _, operation := range Operations() {
+		r := Request{Caller: caller, Operation: operation, Key: key}
+		for i := range p.rules {
+			var ok bool
+			if r.Context, ok = p.rules[i].needs(&caller); ok && p.rules[i].match(&r) == (miss{}) && p.Decide(r).Allowed {
+				all = append(all, Permission{operation, r.Context})
+				break
+			}
+		}
+	}
+	return all
+}
+
+// needs returns the context that a grant wants from a caller, false for one that
+// allows nothing or whose templates have no value.
+func (g *Grant) needs(caller *Caller) (map[string]string, bool) {
+	if g.Effect == Deny {
+		return nil, false
+	}
+	var context map[string]string
+	for name, template := range g.Context {
+		value, known := template.expand(caller)
+		if !known {
+			return nil, false
+		}
+		if context == nil {
+			context = make(map[string]string, len(g.Context))
+		}
+		context[name] = value
+	}
+	return context, true
+}
+
+// Names reports whether some grant allows the caller something.
+func (p *Policy) Names(caller Caller) bool {
+	for i := range p.rules {
+		if p.rules[i].Effect == Allow && p.rules[i].covers(&caller) {
+			return true
+		}
+	}
+	return false
+}
