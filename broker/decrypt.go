@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"iter"
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
@@ -107,7 +108,7 @@ func (b *Broker) authorizeUnnamed(r authz.Request, region string) (importer.Endp
 	}
 	policy := b.policy.Load()
 	var exhausted authz.Decision
-	for _, key := range b.Keyring.Keys() {
+	for key := range b.candidates(policy, r) {
 		if _, there := key.CurrentIn(endpoint.Region); !there {
 			continue
 		}
@@ -125,6 +126,27 @@ func (b *Broker) authorizeUnnamed(r authz.Request, region string) (importer.Endp
 	}
 	r.Key = ""
 	return importer.Endpoint{}, authz.Decision{}, denied(r, authz.Decision{})
+}
+
+// candidates are the keys that the caller may decrypt with in some context, some of
+// them more than once. Of ten thousand keys few are looked at, as long as grants
+// name keys.
+func (b *Broker) candidates(policy *authz.Policy, r authz.Request) iter.Seq[*keyring.Key] {
+	return func(yield func(*keyring.Key) bool) {
+		for _, pattern := range policy.Patterns(r.Caller, r.Operation) {
+			if key, err := b.Keyring.Key(pattern); err == nil {
+				if !yield(key) {
+					return
+				}
+				continue
+			}
+			for key := range b.Keyring.All() {
+				if authz.MatchKey(pattern, key.Name) && !yield(key) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // authorizeAnswer returns the key that a CMK belongs to, in any generation, if

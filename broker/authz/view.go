@@ -1,5 +1,7 @@
 package authz
 
+import "slices"
+
 // Permission is an operation that a caller may do with a key, given that the
 // encryption context has certain entries.
 type Permission struct {
@@ -53,3 +55,18 @@ func (p *Policy) Names(caller Caller) bool {
 	}
 	return false
 }
+
+// Patterns returns the names and globs of the keys with which some grant allows a
+// caller an operation in some context. MatchKey compares one with a name.
+func (p *Policy) Patterns(caller Caller, operation Operation) []string {
+	var patterns []string
+	for i := range p.rules {
+		if g := &p.rules[i].Grant; g.Effect == Allow && slices.Contains(g.Operations, operation) && g.covers(&caller) {
+			patterns = append(patterns, g.Keys...)
+		}
+	}
+	return patterns
+}
+
+// MatchKey reports whether a pattern of a grant covers the key of that name.
+func MatchKey(pattern, name string) bool { return matchAny([]string{pattern}, name) }

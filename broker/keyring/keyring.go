@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -180,6 +181,10 @@ func (k *Keyring) Keys() []*Key {
 	slices.SortFunc(keys, func(a, b *Key) int { return cmp.Compare(a.Name, b.Name) })
 	return keys
 }
+
+// All goes through all keys in no order. They are not copies and must not be
+// changed.
+func (k *Keyring) All() iter.Seq[*Key] { return maps.Values(k.snapshot.Load().keys) }
 
 // Key returns a copy of the key of that name.
 func (k *Keyring) Key(name string) (*Key, error) {

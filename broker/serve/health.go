@@ -20,9 +20,6 @@ type Health struct {
 	// Services are the names that can be asked for, next to "" for all.
 	Services []string
 	Serving  func() bool
-	// Stopping ends the streams of those who watch, which would keep the server
-	// from stopping.
-	Stopping <-chan struct{}
 }
 
 // Check implements grpc_health_v1.HealthServer.
@@ -62,8 +59,6 @@ func (h *Health) Watch(req *grpc_health_v1.HealthCheckRequest, stream grpc.Serve
 		case <-ticker.C:
 		case <-stream.Context().Done():
 			return stream.Context().Err()
-		case <-h.Stopping:
-			return status.Error(codes.Unavailable, "kmsbrokerd is stopping")
 		}
 	}
 }

@@ -28,9 +28,11 @@ const (
 // together, because an account can be thousands of uids (newuidmap(1)), and none
 // of them gets more than a refusal anyway.
 type Shares struct {
-	named   func(authz.Caller) bool
-	service string // whose calls end after callTime
-	refused func(what string)
+	named    func(authz.Caller) bool
+	service  string // whose calls end after callTime
+	refused  func(what string)
+	stopping context.Context // ends the calls of other services
+	callTime time.Duration
 
 	mu   sync.Mutex
 	used map[owner]*use
@@ -51,9 +53,10 @@ const (
 
 // NewShares makes the shares of a door. The named are those for whom there is a
 // grant. Calls of the service may take a minute: who sends a byte a second does not
-// keep a place. Streams of other services are without end.
-func NewShares(named func(authz.Caller) bool, service string, refused func(what string)) *Shares {
-	return &Shares{named: named, service: "/" + service + "/", refused: refused, used: map[owner]*use{}}
+// keep a place. Those of other services, which may be streams without end, go on
+// until ctx ends, so that they do not keep the server from stopping.
+func NewShares(ctx context.Context, named func(authz.Caller) bool, service string, refused func(what string)) *Shares {
+	return &Shares{named: named, service: "/" + service + "/", refused: refused, stopping: ctx, callTime: callTime, used: map[owner]*use{}}
 }
 
 // connect gives a new connection its owner. Those of a uid are counted by
@@ -109,12 +112,17 @@ func (s *Shares) begin(ctx context.Context, info *tap.Info) (context.Context, er
 	if err := s.enter(caller.owner); err != nil {
 		return nil, Status(err)
 	}
-	limited, cancel := ctx, func() {}
+	var limited context.Context
+	var cancel context.CancelFunc
+	release := func() bool { return true }
 	if strings.HasPrefix(info.FullMethodName, s.service) {
-		limited, cancel = context.WithTimeout(ctx, callTime)
+		limited, cancel = context.WithTimeout(ctx, s.callTime)
+	} else {
+		limited, cancel = context.WithCancel(ctx)
+		release = context.AfterFunc(s.stopping, cancel)
 	}
 	// The context of the stream ends with it, and not before its handler.
-	context.AfterFunc(ctx, func() { cancel(); s.leave(caller.owner) })
+	context.AfterFunc(ctx, func() { release(); cancel(); s.leave(caller.owner) })
 	return limited, nil
 }
 

@@ -42,11 +42,11 @@ func makeDoors(ctx context.Context, sockets config.Sockets, units doors.Units, c
 	v1.RegisterControlServer(controlServer, control.New(core))
 	appServer := doors.NewServer(doors.ServerConfig{
 		Log: log, Observe: measured.Door(app.Door), Units: units,
-		Shares: doors.NewShares(core.Names, v1.Crypto_ServiceDesc.ServiceName, measured.Refused(app.Door)),
+		Shares: doors.NewShares(ctx, core.Names, v1.Crypto_ServiceDesc.ServiceName, measured.Refused(app.Door)),
 	})
 	v1.RegisterCryptoServer(appServer, app.New(core))
 	grpc_health_v1.RegisterHealthServer(appServer, &doors.Health{
-		Services: []string{v1.Crypto_ServiceDesc.ServiceName}, Serving: core.Serving, Stopping: ctx.Done(),
+		Services: []string{v1.Crypto_ServiceDesc.ServiceName}, Serving: core.Serving,
 	})
 	reflection.Register(appServer)
 	all := []door{

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/kmsbroker/kmsbroker/broker/config"
@@ -23,6 +24,11 @@ var version = "dev"
 // maxFiles is enough for every user of a large machine to have as many connections
 // as one may have, and known whatever the distribution allows.
 const maxFiles = 1 << 16
+
+// garbagePercent lets the heap grow to five times what lives before it is cleaned.
+// The daemon keeps a few MB and makes 100 KB with each call, most of it the SDK's:
+// with Go's own 100 it spends an eighth of its time on cleaning.
+const garbagePercent = 400
 
 const (
 	exitFailed = 1
@@ -62,6 +68,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "%s: ok\n", *path)
 		return 0
 	}
+	debug.SetGCPercent(garbagePercent)
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
 	// What is made by name has these rights at the most, whatever the caller's
 	// umask.

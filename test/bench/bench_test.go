@@ -19,12 +19,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kmsbroker/kmsbroker/client"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/pkcs11"
 	"github.com/kmsbroker/kmsbroker/hsm/pkcs11/softhsmtest"
 	"github.com/kmsbroker/kmsbroker/hsm/plugin"
-	"github.com/kmsbroker/kmsbroker/kmsapi"
 	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
@@ -85,34 +83,6 @@ func rate(b *testing.B, callers int, s side) float64 {
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
-}
-
-// BenchmarkEncrypt compares an encryption through the broker, with policy and
-// audit, with the same client calling the same KMS directly.
-func BenchmarkEncrypt(b *testing.B) {
-	s := stage.New(b, stage.Options{})
-	s.Start()
-	key := s.Import("app-1")
-	kms := s.Client()
-	app, err := client.New(s.Application())
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer app.Close()
-	plaintext := make([]byte, 32)
-	for _, callers := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			compare(b, callers,
-				side{"direct", func(ctx context.Context) error {
-					_, err := kms.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: key.KeyID, Plaintext: plaintext})
-					return err
-				}},
-				side{"broker", func(ctx context.Context) error {
-					_, err := app.Encrypt(ctx, "app-1", plaintext, nil)
-					return err
-				}})
-		})
-	}
 }
 
 // BenchmarkWrap compares wrapping through the plugin process with the same
