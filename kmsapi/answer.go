@@ -15,6 +15,9 @@ var (
 	requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 )
 
+// maxRequestID is what requestIDPattern allows, in bytes.
+const maxRequestID = 64
+
 // verdict is the part that refusals and successes have in common. Code is absent
 // from a success.
 type verdict struct {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -67,6 +68,9 @@ func decoded(value string) []string {
 
 // repeats reports that text holds a secret, or a telling part of one.
 func repeats(text string, secrets []string) bool {
+	if len(text) <= maxRequestID {
+		return slices.ContainsFunc(secrets, func(secret string) bool { return sharesPart(text, secret) })
+	}
 	parts := map[string]bool{}
 	for i := range len(text) - telling + 1 {
 		parts[text[i:i+telling]] = true
@@ -79,6 +83,19 @@ func repeats(text string, secrets []string) bool {
 			if parts[secret[i:i+telling]] {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// sharesPart is repeats for one secret, quick when text is short.
+func sharesPart(text, secret string) bool {
+	if len(secret) < telling {
+		return strings.Contains(text, secret)
+	}
+	for i := range len(text) - telling + 1 {
+		if strings.Contains(secret, text[i:i+telling]) {
+			return true
 		}
 	}
 	return false
