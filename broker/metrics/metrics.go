@@ -14,6 +14,7 @@ import (
 	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -47,7 +48,7 @@ func New(version string) *Metrics {
 		Help: "1, with the version of kmsbrokerd and of the Go it was built with.",
 	}, []string{"version", "go_version"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
-	m.registry.MustRegister(build)
+	m.registry.MustRegister(build, collectors.NewGoCollector())
 	m.registry.MustRegister(m.calls.all()...)
 	m.registry.MustRegister(m.kms.all()...)
 	return m

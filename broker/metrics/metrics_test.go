@@ -176,10 +176,12 @@ func TestDocumentation(t *testing.T) {
 	}
 	told := map[string]row{}
 	for _, f := range families {
-		told[f.GetName()] = rowOf(f)
+		if strings.HasPrefix(f.GetName(), namespace) { // the others are documented by their makers
+			told[f.GetName()] = rowOf(f)
+		}
 	}
 	for _, name := range registered(m) {
-		if _, ok := told[name]; !ok {
+		if _, ok := told[name]; !ok && strings.HasPrefix(name, namespace) {
 			t.Errorf("this test does not make %s happen", name)
 		}
 	}

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path"
 	"runtime/debug"
@@ -99,10 +100,10 @@ func (c calls) serve(ctx context.Context, method string, call func() error) erro
 }
 
 // logFailure tells the operator what failed for reasons that the caller cannot
-// help. Refusals are in the audit trail.
+// help, and did not cause by leaving. Refusals are in the audit trail.
 func (c calls) logFailure(ctx context.Context, method string, err error) {
 	switch f := failure.From(err); {
-	case err == nil, f.Reason == authz.ReasonRate:
+	case err == nil, f.Reason == authz.ReasonRate, errors.Is(err, context.Canceled) && ctx.Err() != nil:
 	case f.Kind == failure.Unavailable, f.Kind == failure.Internal, f.Kind == failure.Corrupt, f.Kind == failure.Throttled:
 		caller, _ := CallerOf(ctx) // nobody is as good as the zero caller here
 		c.log.Warn("call failed", "method", method, "kind", f.Kind.String(), "reason", f.Reason,

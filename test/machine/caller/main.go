@@ -7,6 +7,10 @@
 //	caller keep KEY         for each line of standard input, encrypt through one connection
 //	caller give PATH        connect, and pass the connection to whoever takes it at PATH
 //	caller take PATH KEY    encrypt through a connection that was passed
+//	caller hold N           open N connections, and keep those that the daemon takes
+//	caller drip N           begin N calls, and send a byte of each every second
+//	caller flood KEY N      encrypt with N calls under way until standard input ends
+//	caller metrics          print the metrics of the daemon
 package main
 
 import (
@@ -48,8 +52,16 @@ func run(ctx context.Context, args []string) error {
 		return give(ctx, args[1])
 	case len(args) == 3 && args[0] == "take":
 		return take(ctx, args[1], args[2])
+	case len(args) == 2 && args[0] == "hold":
+		return withNumber(args[1], hold)
+	case len(args) == 2 && args[0] == "drip":
+		return withNumber(args[1], drip)
+	case len(args) == 3 && args[0] == "flood":
+		return withNumber(args[2], func(n int) error { return flood(args[1], n) })
+	case len(args) == 1 && args[0] == "metrics":
+		return metrics()
 	default:
-		return errors.New("usage: caller keep KEY | give PATH | take PATH KEY")
+		return errors.New("usage: caller keep KEY | give PATH | take PATH KEY | hold N | drip N | flood KEY N | metrics")
 	}
 }
 
