@@ -121,10 +121,10 @@ func (c *ctl) command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.socket, "socket", "", "socket of the daemon (default "+defaultControl+", for encrypt and decrypt "+client.DefaultSocket+")")
+	flags.StringVar(&c.socket, "socket", "", "socket of the daemon (default "+defaultControl+", for encrypt, decrypt, reencrypt and whoami "+client.DefaultSocket+")")
 	flags.StringVarP(&c.output, "output", "o", "table", "output format: table or json")
 	root.AddCommand(c.keyCommand(), c.backendCommand(), c.policyCommand(), c.statusCommand(),
-		c.encryptCommand(), c.decryptCommand(), c.reencryptCommand(), c.ramCommand(), c.auditCommand(), c.emulatorCommand())
+		c.encryptCommand(), c.decryptCommand(), c.reencryptCommand(), c.whoamiCommand(), c.ramCommand(), c.auditCommand(), c.emulatorCommand())
 	return root
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,6 +187,33 @@ context    = { uid = "{uid}" }
 	if _, there := own["hidden"]; there || (len(own["tenants"]) > 0) != (os.Getuid() == 0) {
 		t.Errorf("own keys: %v", own)
 	}
+}
+
+// TestWhoami is the same for people and scripts.
+func TestWhoami(t *testing.T) {
+	s := stage.New(t, stage.Options{})
+	s.Start()
+	shown := s.Ctl(s.Application(), "whoami")
+	s.Must(shown, nil)
+	if !strings.Contains(shown.Stdout, strconv.Itoa(os.Getuid())) || !strings.Contains(shown.Stdout, "No grant") {
+		t.Errorf("whoami without a key:\n%s", shown.Stdout)
+	}
+	s.Import("app-1")
+	if shown = s.Ctl(s.Application(), "whoami"); !strings.Contains(shown.Stdout, "generate-data-key") {
+		t.Errorf("whoami:\n%s", shown.Stdout)
+	}
+	var me struct {
+		UID  uint32
+		Keys []struct {
+			Name       string
+			Operations []struct{ Name string }
+		}
+	}
+	s.Must(s.Ctl(s.Application(), "-o", "json", "whoami"), &me)
+	if me.UID != uint32(os.Getuid()) || len(me.Keys) != 1 || me.Keys[0].Name != "app-1" || len(me.Keys[0].Operations) != 4 {
+		t.Errorf("whoami in JSON: %+v", me)
+	}
+	s.Refused(s.Ctl(s.Control(), "whoami"), 1, "right socket")
 }
 
 // TestReflectionAndHealth: what generic gRPC tools ask for.
