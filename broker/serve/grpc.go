@@ -2,7 +2,6 @@ package serve
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"path"
 	"runtime/debug"
@@ -11,7 +10,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 )
 
@@ -49,7 +47,7 @@ type ServerConfig struct {
 // NewServer returns a gRPC server for a Unix socket whose handlers find their
 // caller with [CallerOf] and return errors of the core.
 func NewServer(config ServerConfig) *grpc.Server {
-	c := calls{config.Log, config.Observe}
+	c := calls{config.Log, newFailureLog(config.Log), config.Observe}
 	options := []grpc.ServerOption{
 		grpc.Creds(peerCredentials{config.Units, config.Shares}),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -86,8 +84,9 @@ func NewServer(config ServerConfig) *grpc.Server {
 
 // calls is what surrounds every call of a server.
 type calls struct {
-	log     *slog.Logger
-	observe Observe
+	log      *slog.Logger
+	failures *failureLog
+	observe  Observe
 }
 
 // serve makes a call and returns what goes over the socket.
@@ -95,20 +94,8 @@ func (c calls) serve(ctx context.Context, method string, call func() error) erro
 	began := time.Now()
 	err := c.survive(method, call)
 	c.observe(path.Base(method), err, time.Since(began))
-	c.logFailure(ctx, method, err)
+	c.failures.add(ctx, method, err)
 	return Status(err)
-}
-
-// logFailure tells the operator what failed for reasons that the caller cannot
-// help, and did not cause by leaving. Refusals are in the audit trail.
-func (c calls) logFailure(ctx context.Context, method string, err error) {
-	switch f := failure.From(err); {
-	case err == nil, f.Reason == authz.ReasonRate, errors.Is(err, context.Canceled) && ctx.Err() != nil:
-	case f.Kind == failure.Unavailable, f.Kind == failure.Internal, f.Kind == failure.Corrupt, f.Kind == failure.Throttled:
-		caller, _ := CallerOf(ctx) // nobody is as good as the zero caller here
-		c.log.Warn("call failed", "method", method, "kind", f.Kind.String(), "reason", f.Reason,
-			"error", f.Message, "request_id", f.RequestID, "caller", caller)
-	}
 }
 
 // survive turns a panic into an error of that one call. The panic's value may
