@@ -83,6 +83,11 @@ func (b *Broker) ShowKey(ctx context.Context, name string) (*keyring.Key, error)
 // returned key names them.
 func (b *Broker) ForgetKey(ctx context.Context, call Call, name string) (*keyring.Key, error) {
 	ctx = withCall(ctx, call)
+	release, err := b.importer.Reserve(name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	key, err := b.Keyring.Key(name)
 	if err != nil {
 		return nil, err
@@ -105,7 +110,7 @@ func (b *Broker) KeyEvidence(ctx context.Context, call Call, name string) (file 
 	history := key.History(unfinished)
 	file, err = b.Evidence.Sign(evidence.Record{
 		IssuedAt: b.Now().UTC(), Broker: evidence.Broker{InstanceID: b.Keyring.InstanceID(), Version: b.Version},
-		Key: key.Name, CMKs: key.CMKs, Births: history.Births, Exports: history.Exports,
+		Key: key.Name, CMKs: key.CMKs, Births: history.Births, Exports: history.Exports, Observed: history.Observed,
 	})
 	event := audit.Event{Action: audit.KeyEvidence, Key: name, KeyID: key.Current().KeyID}
 	return file, evidence.Fingerprint(b.Evidence.Public()), b.finish(withCall(ctx, call), event, err)

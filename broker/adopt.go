@@ -27,6 +27,11 @@ type Adoption struct {
 // material only an import shows; it is not made here.
 func (b *Broker) AdoptKey(ctx context.Context, call Call, req Adoption) (*keyring.Key, error) {
 	ctx = withCall(ctx, call)
+	release, err := b.importer.Reserve(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	key, err := b.adopted(ctx, req)
 	event := audit.Event{Action: audit.KeyAdopt, Key: req.Name, Backend: req.Backend}
 	if err == nil {
@@ -58,20 +63,23 @@ func (b *Broker) adopted(ctx context.Context, req Adoption) (*keyring.Key, error
 		KeyID: seen.KeyID, ARN: seen.ARN, Region: endpoint.Region, State: seen.State,
 		MaterialExpiresAt: seen.MaterialExpireTime, CreatedAt: seen.CreatedAt.UTC(), AdoptedAt: b.Now().UTC(),
 	}
+	key := &keyring.Key{
+		Name: req.Name, Backend: req.Backend, Region: endpoint.Region, Description: seen.Description, CreatedAt: b.Now().UTC(),
+	}
 	if req.Backend != "" {
 		backend, err := b.importBackend(req.Backend)
 		if err != nil {
 			return nil, err
 		}
-		if cmk.CheckValue, err = importer.CheckMaterial(ctx, backend, req.HSMKeyID); err != nil {
+		observed, err := importer.Observe(ctx, backend, req.HSMKeyID)
+		if err != nil {
 			return nil, err
 		}
-		cmk.HSMKeyID = req.HSMKeyID
+		observed.At, observed.Backend = b.Now().UTC(), req.Backend
+		key.Observed = []keyring.Birth{*observed}
+		cmk.HSMKeyID, cmk.CheckValue = req.HSMKeyID, observed.CheckValue
 	}
-	key := &keyring.Key{
-		Name: req.Name, Backend: req.Backend, Region: endpoint.Region, Description: seen.Description,
-		CreatedAt: b.Now().UTC(), CMKs: []keyring.CMK{cmk},
-	}
+	key.CMKs = []keyring.CMK{cmk}
 	if strings.HasPrefix(req.CMK, kmsapi.AliasPrefix) {
 		key.Alias = req.CMK
 	}

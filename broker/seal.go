@@ -8,6 +8,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/internal/fault"
 )
 
 // SealKey makes the current HSM key of a key unextractable, for ever. Nothing can
@@ -39,9 +40,11 @@ func (b *Broker) SealKey(ctx context.Context, call Call, name string) (*keyring.
 		return nil, err
 	}
 	for _, other := range sharing {
+		fault.Point("seal/mark/before")
 		if _, err := b.Keyring.Update(other, func(k *keyring.Key) error { return markSealed(k, id, b.Now().UTC()) }); err != nil {
 			return nil, err
 		}
+		fault.Point("seal/mark/after")
 	}
 	return b.Keyring.Key(name)
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk"
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk/requests"
 	"github.com/aliyun/alibaba-cloud-sdk-go/sdk/responses"
+
+	"github.com/kmsbroker/kmsbroker/internal/fault"
 )
 
 // RPCConfig says which service an RPC speaks to, and as whom.
@@ -99,7 +101,10 @@ func (r *RPC) do(ctx context.Context, req requests.AcsRequest, resp responses.Ac
 		return &Error{Stage: StageLocal, Cause: err}
 	}
 	ex.begin(ctx, req.GetActionName(), credentials)
+	point := r.config.Service + "/" + req.GetActionName()
+	fault.Point(point + "/before")
 	err := client.DoAction(req, resp)
+	fault.Point(point + "/after")
 	if failure := ex.end(); failure != nil {
 		return failure
 	}

@@ -33,6 +33,8 @@ type Record struct {
 	CMKs     []keyring.CMK    `json:"cmks"`
 	Births   []keyring.Birth  `json:"births"`
 	Exports  []keyring.Export `json:"exports"`
+	// Observed are HSM keys that were adopted, as the HSM described them then.
+	Observed []keyring.Birth `json:"observed,omitempty"`
 }
 
 // Broker is who says so.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
@@ -118,12 +120,13 @@ func fromKMS(e *kmsapi.Error, err error) *Error {
 	return f
 }
 
+// credentialCodes begin the codes that refuse whoever signed a call, or the clock
+// he signed it by.
+var credentialCodes = []string{
+	"InvalidAccessKeyId", "InvalidSecurityToken", "MissingSecurityToken", "SignatureDoesNotMatch", "IncompleteSignature",
+	"SignatureNonceUsed", "InvalidTimeStamp", "IllegalTimestamp",
+}
+
 func isCredentialCode(code string) bool {
-	switch code {
-	case "InvalidAccessKeyId.NotFound", "InvalidAccessKeyId.Inactive", "SignatureDoesNotMatch", "IncompleteSignature",
-		"InvalidSecurityToken.Expired", "InvalidSecurityToken.Malformed", "InvalidTimeStamp.Expired", "IllegalTimestamp":
-		return true
-	default:
-		return false
-	}
+	return slices.ContainsFunc(credentialCodes, func(prefix string) bool { return strings.HasPrefix(code, prefix) })
 }

@@ -83,8 +83,8 @@ func (r *run) fromKey(imp *keyring.Import, key *keyring.Key, req Request) error 
 		Backend: key.Backend, Alias: key.Alias, Description: key.Description, Renewal: key.Renewal,
 		AskedAlgorithm: automatic, AskedExpiry: expiry.Never,
 	}
-	if key.Renewal.Lifetime > 0 {
-		imp.Plan.MaterialExpiresAt = r.Now().Add(key.Renewal.Lifetime).UTC().Truncate(time.Second)
+	if lifetime := lifetimeOf(key, current); lifetime > 0 {
+		imp.Plan.MaterialExpiresAt = r.Now().Add(lifetime).UTC().Truncate(time.Second)
 		imp.Plan.AskedExpiry = asAsked(imp.Plan.MaterialExpiresAt)
 	}
 	if imp.Kind == keyring.Rotation {
@@ -104,6 +104,19 @@ func (r *run) fromKey(imp *keyring.Import, key *keyring.Key, req Request) error 
 		}
 	}
 	return r.addRegions(imp, req.Regions)
+}
+
+// lifetimeOf is how long the material of a CMK lives, from its import to its expiry;
+// 0 is for ever.
+func lifetimeOf(key *keyring.Key, cmk *keyring.CMK) time.Duration {
+	switch {
+	case cmk.MaterialExpiresAt.IsZero():
+		return 0
+	case key.Renewal.Lifetime > 0:
+		return key.Renewal.Lifetime
+	default:
+		return cmk.MaterialExpiresAt.Sub(key.ImportedAt(cmk)).Round(time.Minute)
+	}
 }
 
 // asAsked is how an administrator would have put an expiry.
@@ -144,8 +157,12 @@ func (r *run) plan(req Request, begun *keyring.Import) (*keyring.Import, error) 
 			WithHint("leave these flags out")
 	}
 	imp, plan := begun, &begun.Plan
-	if req.Kind == keyring.NewKey {
+	if req.Kind == keyring.NewKey && req.Backend != "" {
 		plan.Backend = req.Backend
+	}
+	if plan.Backend == "" {
+		return nil, failure.New(failure.Invalid, "BACKEND", "no backend is named: which HSM shall generate the key?").
+			WithHint("`kmsbrokerctl backend list` shows them; give one with --backend")
 	}
 	set(&plan.Alias, req.Alias)
 	set(&plan.Description, req.Description)
@@ -164,6 +181,10 @@ func (r *run) plan(req Request, begun *keyring.Import) (*keyring.Import, error) 
 // attempt, so that repeating it changes nothing.
 func (r *run) planExpiry(req Request, imp *keyring.Import) error {
 	plan := &imp.Plan
+	lifetime := plan.Renewal.Lifetime
+	if lifetime == 0 {
+		lifetime = plan.MaterialExpiresAt.Sub(imp.StartedAt)
+	}
 	if req.Expires != nil && *req.Expires != plan.AskedExpiry {
 		plan.AskedExpiry = *req.Expires
 		at, err := expiry.Parse(plan.AskedExpiry, r.Now())
@@ -173,7 +194,7 @@ func (r *run) planExpiry(req Request, imp *keyring.Import) error {
 		if err := reimportWith(imp, at); err != nil {
 			return err
 		}
-		plan.MaterialExpiresAt = at
+		plan.MaterialExpiresAt, lifetime = at, at.Sub(r.Now())
 	}
 	if err := r.checkExpiry(plan.MaterialExpiresAt); err != nil {
 		return err
@@ -181,7 +202,7 @@ func (r *run) planExpiry(req Request, imp *keyring.Import) error {
 	if req.Renew == nil {
 		return nil
 	}
-	renewal, err := r.readRenewal(*req.Renew, plan.MaterialExpiresAt)
+	renewal, err := r.readRenewal(*req.Renew, plan.MaterialExpiresAt, lifetime)
 	plan.Renewal = renewal
 	return err
 }
@@ -206,8 +227,8 @@ func reimportWith(imp *keyring.Import, at time.Time) error {
 }
 
 // readRenewal reads how long before its end the daemon imports material again. The
-// new material lives as long as the first.
-func (i *Importer) readRenewal(ahead string, expires time.Time) (keyring.Renewal, error) {
+// new material has the lifetime of the first.
+func (i *Importer) readRenewal(ahead string, expires time.Time, lifetime time.Duration) (keyring.Renewal, error) {
 	none := keyring.Renewal{}
 	if ahead == expiry.Never {
 		return none, nil
@@ -216,7 +237,7 @@ func (i *Importer) readRenewal(ahead string, expires time.Time) (keyring.Renewal
 	if err != nil || !strings.HasSuffix(ahead, "d") {
 		return none, failure.New(failure.Invalid, "RENEWAL", "renewal %.40q is not never or a number of days such as 14d", ahead)
 	}
-	lifetime := expires.Sub(i.Now()).Round(time.Minute)
+	lifetime = lifetime.Round(time.Minute)
 	switch before := until.Sub(i.Now()).Round(time.Hour); {
 	case expires.IsZero():
 		return none, failure.New(failure.Invalid, "RENEWAL", "material that never expires needs no renewal").
@@ -242,7 +263,7 @@ func (r *run) checkResume(req Request, begun *keyring.Import) error {
 	old := begun.Plan
 	var was string
 	switch {
-	case req.Kind == keyring.NewKey && req.Backend != old.Backend && begun.Begun("", stepGenerate):
+	case req.Kind == keyring.NewKey && req.Backend != "" && req.Backend != old.Backend && begun.Begun("", stepGenerate):
 		was = "backend " + old.Backend
 	case len(req.Regions) > 0 && !slices.Equal(req.Regions, begun.RegionNames()):
 		was = "region " + strings.Join(begun.RegionNames(), ", ")
@@ -296,6 +317,9 @@ func (r *run) planRegions(ctx context.Context, imp *keyring.Import) error {
 			continue
 		}
 		endpoint, err := r.Endpoints.In(region.Region)
+		if err != nil && resumed {
+			continue // it is no longer configured, which its own steps will say
+		}
 		if err != nil {
 			return err
 		}

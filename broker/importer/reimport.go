@@ -79,7 +79,9 @@ func (r *reimport) do(ctx context.Context) (err error) {
 	fault.Point("reimport/finish/before")
 	_, err = r.Keyring.Update(r.key.Name, func(k *keyring.Key) error {
 		k.Renewal = r.renewal
-		k.Exports[len(k.Exports)-1].Imported = r.imported
+		if export := k.LastExport(r.cmk.KeyID); export != nil && export.WrappingKeySHA256 == fingerprint(r.params.PublicKey) {
+			export.Imported = r.imported
+		}
 		if cmk, ok := k.CMK(r.cmk.KeyID); ok {
 			cmk.WrappingAlgorithm, cmk.MaterialExpiresAt, cmk.MaterialDeletedAt = r.algorithm, r.expires, time.Time{}
 			cmk.Renewed = keyring.RenewalOutcome{} // a renewal that failed is mended
@@ -136,6 +138,7 @@ func notSealed(name string, cmk *keyring.CMK) error {
 // no longer tells.
 func (r *reimport) planExpiry(ctx context.Context) error {
 	r.expires, r.renewal = r.cmk.MaterialExpiresAt, r.key.Renewal
+	lifetime := lifetimeOf(r.key, r.cmk)
 	switch {
 	case r.req.Until != nil:
 		r.expires = r.req.Until.UTC().Truncate(time.Second)
@@ -144,7 +147,7 @@ func (r *reimport) planExpiry(ctx context.Context) error {
 		if err != nil {
 			return failure.New(failure.Invalid, "EXPIRY", "%v", err)
 		}
-		r.expires = at
+		r.expires, lifetime = at, at.Sub(r.Now())
 	default:
 		seen, err := r.endpoint.KMS.DescribeKey(ctx, r.cmk.KeyID)
 		if err != nil {
@@ -160,7 +163,7 @@ func (r *reimport) planExpiry(ctx context.Context) error {
 	if r.req.Renew == nil {
 		return nil
 	}
-	renewal, err := r.readRenewal(*r.req.Renew, r.expires)
+	renewal, err := r.readRenewal(*r.req.Renew, r.expires, lifetime)
 	r.renewal = renewal
 	return err
 }

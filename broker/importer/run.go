@@ -132,7 +132,9 @@ func (r *run) importInto(ctx context.Context, region string) (err error) {
 // open opens the journal, or takes up the one that is there.
 func (r *run) open(ctx context.Context, imp *keyring.Import) error {
 	if _, resumed := r.Keyring.Import(imp.Name); resumed {
+		fault.Point("import/resume/before")
 		updated, err := r.Keyring.UpdateImport(imp.Name, func(i *keyring.Import) { *i = *imp })
+		fault.Point("import/resume/after")
 		if err != nil {
 			return err
 		}
@@ -153,7 +155,7 @@ func (r *run) recordPlan(ctx context.Context, action string) error {
 	for _, region := range r.imp.RegionNames() {
 		endpoint, err := r.Endpoints.In(region)
 		if err != nil {
-			return err
+			continue // nothing can be done there
 		}
 		details := map[string]string{
 			audit.DetailHSMKeyID: string(r.imp.HSMKeyID), audit.DetailImportID: r.imp.ID, audit.DetailRegion: region,

@@ -12,6 +12,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/internal/fault"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -54,6 +55,7 @@ func (r *run) create(ctx context.Context, earlier *keyring.ImportStep) (string, 
 			return "", nil, err
 		}
 		if cmk != nil {
+			cmk.RequestID = "" // of the search
 			return "found CMK " + cmk.KeyID + " of an earlier attempt", r.adopt(cmk), nil
 		}
 		// The grace of the attempt that follows begins with it, not with the search.
@@ -77,7 +79,9 @@ const (
 
 // restamp gives a step that is under way another beginning.
 func (r *run) restamp(step string, began time.Time) error {
+	fault.Point("import/restamp/before")
 	imp, err := r.Keyring.BeginStep(r.imp.Name, r.endpoint.Region, step, began.UTC())
+	fault.Point("import/restamp/after")
 	if err == nil {
 		r.imp = imp
 	}
@@ -109,7 +113,9 @@ func (r *run) takeBack(earlier *keyring.ImportStep) error {
 	if earlier != nil {
 		return r.restamp(stepCreate, earlier.Started)
 	}
+	fault.Point("import/withdraw/before")
 	_, err := r.Keyring.WithdrawStep(r.imp.Name, r.endpoint.Region, stepCreate)
+	fault.Point("import/withdraw/after")
 	return err
 }
 
@@ -121,8 +127,8 @@ func explainLimit(e *kmsapi.Error) error {
 	}
 	f := *failure.From(e)
 	f.Kind, f.Reason = failure.WrongState, "CMK_LIMIT"
-	f.Message += ": the account may have no further default CMK in this region"
-	f.Hint = "KMS 3.0 gives one default CMK to an account and region: buy a KMS instance and name it as instance_id in [kms], or delete a CMK that is not needed"
+	f.Message += ": the account may have no further CMK of this kind in this region"
+	f.Hint = "KMS 3.0 gives one default CMK to an account and region, and a KMS instance as many as were bought: buy an instance and name it as id in [kms.instance], enlarge the one that is named there, or delete a CMK that is not needed"
 	f.Err = e
 	return &f
 }
@@ -147,7 +153,9 @@ func (r *run) awaitCMK(ctx context.Context, started time.Time) (*kmsapi.KeyMetad
 }
 
 func (r *run) adopt(cmk *kmsapi.KeyMetadata) func(*keyring.Import) {
-	return r.note(func(i *keyring.RegionImport) { i.KeyID, i.ARN, i.CreatedAt = cmk.KeyID, cmk.ARN, cmk.CreatedAt.UTC() })
+	return r.note(func(i *keyring.RegionImport) {
+		i.KeyID, i.ARN, i.CreatedAt, i.CreateRequestID = cmk.KeyID, cmk.ARN, cmk.CreatedAt.UTC(), cmk.RequestID
+	})
 }
 
 func checkCMK(cmk *kmsapi.KeyMetadata) error {
@@ -242,9 +250,14 @@ func (r *run) wrap(ctx context.Context, _ *keyring.ImportStep) (string, func(*ke
 // export is the only way in which key material leaves the HSM, so it is on record
 // before it happens, in the audit trail and in the key's own history.
 func (r *run) export(ctx context.Context, name, backend, keyID string, req hsm.WrapRequest, remember func(*keyring.Export) error) ([]byte, error) {
+	info, err := r.backend.Token.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	device := keyring.DeviceOf(info)
 	export := &keyring.Export{
 		At: r.Now().UTC(), HSMKeyID: req.Key, Region: r.endpoint.Region, KeyID: keyID, Endpoint: r.endpoint.URL,
-		WrappingAlgorithm: req.Algorithm, WrappingKeySHA256: fingerprint(req.PublicKey), Parameters: r.params.RequestID,
+		WrappingAlgorithm: req.Algorithm, WrappingKeySHA256: fingerprint(req.PublicKey), WrappingKey: req.PublicKey, Device: &device, Parameters: r.params.RequestID,
 	}
 	event := audit.Event{
 		Action: audit.KeyExport, Outcome: audit.Allowed, Key: name, KeyID: keyID, Backend: backend,
@@ -253,12 +266,17 @@ func (r *run) export(ctx context.Context, name, backend, keyID string, req hsm.W
 			audit.DetailWrappingKey: export.WrappingKeySHA256, audit.DetailEndpoint: export.Endpoint,
 		},
 	}
-	if err := r.Record(ctx, event); err != nil {
-		return nil, err
-	}
+	// First the history, which says of an export without an answer of KMS that it may
+	// not have happened; so it never lacks one that the audit trail has.
+	fault.Point("export/remember/before")
 	if err := remember(export); err != nil {
 		return nil, err
 	}
+	fault.Point("export/remember/after")
+	if err := r.Record(ctx, event); err != nil {
+		return nil, err
+	}
+	fault.Point("export/record/after")
 	wrapped, err := r.backend.Token.Wrap(ctx, req)
 	if err != nil {
 		event.Outcome, event.Reason = audit.Failed, failure.From(err).Reason

@@ -94,18 +94,27 @@ func MaterialCheck(key *keyring.Key, err error) Check {
 		len(key.CurrentCMKs())), err)
 }
 
-// CheckMaterial refuses an HSM key that cannot be imported and returns its check
-// value.
-func CheckMaterial(ctx context.Context, backend Backend, id hsm.KeyID) (string, error) {
+// Observe refuses an HSM key that cannot be imported, and returns what the HSM says
+// of one that can. The time and the name of the backend are the caller's to add.
+func Observe(ctx context.Context, backend Backend, id hsm.KeyID) (*keyring.Birth, error) {
 	key, err := backend.Token.Key(ctx, id)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if err := usable(key); err != nil {
-		return "", err
+		return nil, err
 	}
 	kcv, err := backend.Token.CheckValue(ctx, id)
-	return kcv.String(), err
+	if err != nil {
+		return nil, err
+	}
+	info, err := backend.Token.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &keyring.Birth{
+		Device: keyring.DeviceOf(info), HSMKeyID: id, CheckValue: kcv.String(), Attributes: keyring.AttributesOf(key),
+	}, nil
 }
 
 func check(name, proves string, err error) Check {

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
@@ -82,9 +83,34 @@ type Export struct {
 	KeyID             string                `json:"key_id"` // the CMK
 	Endpoint          string                `json:"endpoint"`
 	WrappingAlgorithm hsm.WrappingAlgorithm `json:"wrapping_algorithm"`
-	WrappingKeySHA256 string                `json:"wrapping_key_sha256"` // of the DER SubjectPublicKeyInfo
+	WrappingKeySHA256 string                `json:"wrapping_key_sha256"` // of WrappingKey
+	// WrappingKey is the DER SubjectPublicKeyInfo, and Device the HSM that was asked.
+	// Records from before these were kept lack them.
+	WrappingKey []byte  `json:"wrapping_key,omitempty"`
+	Device      *Device `json:"device,omitempty"`
 	// Answers of KMS: which request fetched the wrapping key, and which took the
 	// material. Imported is empty when none did.
 	Parameters string `json:"parameters_request_id,omitempty"`
 	Imported   string `json:"import_request_id,omitempty"`
+}
+
+// LastExport is the last time that the HSM was asked to wrap for a CMK, nil if it
+// never was. It belongs to the key and can be changed in it.
+func (k *Key) LastExport(keyID string) *Export {
+	for i := range slices.Backward(k.Exports) {
+		if k.Exports[i].KeyID == keyID {
+			return &k.Exports[i]
+		}
+	}
+	return nil
+}
+
+// ImportedAt is when the material of a CMK was imported last, as far as is known.
+func (k *Key) ImportedAt(cmk *CMK) time.Time {
+	for _, export := range slices.Backward(k.Exports) {
+		if export.KeyID == cmk.KeyID && export.Imported != "" {
+			return export.At
+		}
+	}
+	return cmk.CreatedAt
 }

@@ -41,6 +41,7 @@ type RegionImport struct {
 	KeyID             string                `json:"key_id,omitempty"` // the CMK
 	ARN               string                `json:"arn,omitempty"`
 	CreatedAt         time.Time             `json:"created_at,omitzero"`
+	CreateRequestID   string                `json:"create_request_id,omitempty"`
 	Steps             []ImportStep          `json:"steps"`
 	Exports           []Export              `json:"exports,omitempty"`
 	Finished          bool                  `json:"finished,omitempty"` // the CMK belongs to the key
@@ -176,6 +177,7 @@ func (k *Key) add(imp *Import, region string) {
 		KeyID: r.KeyID, ARN: r.ARN, Region: region,
 		HSMKeyID: imp.HSMKeyID, CheckValue: imp.CheckValue, WrappingAlgorithm: r.WrappingAlgorithm,
 		MaterialExpiresAt: imp.Plan.MaterialExpiresAt, State: kmsapi.Enabled, CreatedAt: r.CreatedAt,
+		CreateRequestID: r.CreateRequestID,
 	})
 	if imp.Kind != Extension {
 		k.Renewal, k.Alias, k.Description = imp.Plan.Renewal, imp.Plan.Alias, imp.Plan.Description

@@ -31,6 +31,9 @@ type Key struct {
 	// generation, one export for each time that one was wrapped.
 	Births  []Birth  `json:"births,omitempty"`
 	Exports []Export `json:"exports,omitempty"`
+	// Observed are HSM keys that were adopted: what the HSM said of each then. Nobody
+	// here saw them made.
+	Observed []Birth `json:"observed,omitempty"`
 }
 
 // CMK is one customer master key of KMS and the HSM key that is its material.
@@ -48,6 +51,8 @@ type CMK struct {
 	// MaterialDeletedAt is when the material was deleted, or found to be, before its
 	// time: on purpose, so the daemon does not bring it back.
 	MaterialDeletedAt time.Time `json:"material_deleted_at,omitzero"`
+	// CreateRequestID is of the CreateKey that made the CMK, "" if its answer was lost.
+	CreateRequestID string `json:"create_request_id,omitempty"`
 	// AdoptedAt is since when the broker knows a CMK that it did not make; what
 	// happened to it before is not in its history.
 	AdoptedAt time.Time `json:"adopted_at,omitzero"`
@@ -126,7 +131,7 @@ func (k *Key) UsesHSMKey(backend string, id hsm.KeyID) bool {
 
 func (k *Key) clone() *Key {
 	c := *k
-	c.CMKs, c.Births, c.Exports = slices.Clone(k.CMKs), slices.Clone(k.Births), slices.Clone(k.Exports)
+	c.CMKs, c.Births, c.Exports, c.Observed = slices.Clone(k.CMKs), slices.Clone(k.Births), slices.Clone(k.Exports), slices.Clone(k.Observed)
 	return &c
 }
 

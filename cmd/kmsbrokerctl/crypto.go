@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,11 +187,15 @@ func writeInto(path string, data []byte) error {
 
 // replace writes a file beside path and renames it over path.
 func replace(path string, data []byte, mode os.FileMode) error {
+	return replaceWith(path, bytes.NewReader(data), mode)
+}
+
+func replaceWith(path string, data io.Reader, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".kmsbrokerctl-")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	_, err = io.Copy(f, data)
 	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -64,11 +63,7 @@ func regionsOf(k *v1.Key) string {
 }
 
 func continueCommand(imp *v1.UnfinishedImport) string {
-	command := "kmsbrokerctl key " + imp.GetKind() + " " + imp.GetName()
-	if imp.GetKind() == "import" {
-		command += " --backend " + imp.GetBackend()
-	}
-	return command
+	return "kmsbrokerctl key " + imp.GetKind() + " " + imp.GetName()
 }
 
 func (c *ctl) keyShow() *cobra.Command {
@@ -139,6 +134,18 @@ func (f *targetFlags) of(name string) *v1.Target {
 	return &v1.Target{Name: name, Region: f.region, KeyId: f.keyID}
 }
 
+// what names the CMKs to a person.
+func (f *targetFlags) what() string {
+	switch {
+	case f.keyID != "":
+		return "CMK " + f.keyID
+	case f.region != "":
+		return "its current CMK in " + f.region
+	default:
+		return "its current CMK, in every region where it has one,"
+	}
+}
+
 type targetCall func(v1.ControlClient, context.Context, *v1.Target, ...grpc.CallOption) (*v1.Key, error)
 
 // keyChange is a command that changes CMKs and shows their key afterwards.
@@ -157,16 +164,20 @@ func (c *ctl) keyChange(use, short string, call targetCall) *cobra.Command {
 }
 
 // confirm has a person type a name; where nobody can be asked, --yes says it.
-func (c *ctl) confirm(kind, name, consequence string, yes bool) error {
+func (c *ctl) confirm(ctx context.Context, kind, name, consequence string, yes bool) error {
 	if yes {
 		return nil
 	}
-	if !isTerminal(c.stderr) {
+	terminal, ok := c.terminal()
+	if !ok || !isTerminal(c.stderr) {
 		return usagef("%s %s: %s; add --yes to do it without a terminal", kind, name, consequence)
 	}
 	fmt.Fprintf(c.stderr, "Attention, %s %s: %s.\nType its name to go on: ", kind, name, consequence)
-	line, err := bufio.NewReader(c.stdin).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != name {
+	line, err := lineUntil(ctx, terminal)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(line)) != name {
 		return errors.New("not confirmed, nothing was done")
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -95,23 +96,22 @@ func (c *ctl) keyImport() *cobra.Command {
 		Short: "Generate a key in an HSM and import it as a new CMK",
 		Long: `Generate an AES-256 key in an HSM, wrap it there under a key of KMS, and import
 it as the material of a new EXTERNAL CMK, in one region or in several. Each step is
-journaled: the same command continues an import that was interrupted, and may then
-leave the other flags out.`,
+journaled: ` + "`key import NAME`" + ` continues an import that was interrupted.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if backend == "" {
-				return usagef("--backend is missing: which HSM shall generate the key? `kmsbrokerctl backend list` shows them")
-			}
 			req, err := f.request(cmd, args[0])
 			if err != nil {
 				return err
 			}
 			req.Backend, req.Regions = backend, regions
-			return c.startImport(cmd, &f, v1.PlanKeyRequest_KIND_IMPORT, v1.ControlClient.ImportKey, req,
-				fmt.Sprintf("kmsbrokerctl key import %s --backend %s", args[0], backend))
+			err = c.startImport(cmd, &f, v1.PlanKeyRequest_KIND_IMPORT, v1.ControlClient.ImportKey, req, "kmsbrokerctl key import "+args[0])
+			if e, ok := errors.AsType[*client.Error](err); ok && e.Reason == "BACKEND" {
+				return usagef("%s", e.Message) // only the daemon knew that no import is to be continued
+			}
+			return err
 		},
 	}
-	cmd.Flags().StringVar(&backend, "backend", "", "HSM backend to generate the key in (required)")
+	cmd.Flags().StringVar(&backend, "backend", "", "HSM backend to generate the key in (required, unless an import is continued)")
 	cmd.Flags().StringArrayVar(&regions, "region", nil, "region of the CMK; may be repeated, the first is the key's home (default: the configured one)")
 	f.add(cmd)
 	return cmd
@@ -222,7 +222,7 @@ func (c *ctl) keyAbandon() *cobra.Command {
 		Use: "abandon NAME", Args: cobra.ExactArgs(1),
 		Short: "Forget an unfinished import; what it made stays and is named",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm("key", args[0], "its unfinished import is forgotten and cannot be continued", yes); err != nil {
+			if err := c.confirm(cmd.Context(), "key", args[0], "its unfinished import is forgotten and cannot be continued", yes); err != nil {
 				return err
 			}
 			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
@@ -232,6 +232,9 @@ func (c *ctl) keyAbandon() *cobra.Command {
 				}
 				if c.output == "json" {
 					return c.printJSON(left)
+				}
+				if len(left.GetKeyIds()) > 0 {
+					fmt.Fprintln(c.stderr, "a CMK costs money until it is deleted: `kmsbrokerctl key adopt NAME --cmk KEY_ID` and `key schedule-deletion NAME` do that")
 				}
 				return c.fields("Forgotten", left.GetName(), "HSM key left behind", left.GetHsmKeyId(), "CMKs left behind", strings.Join(left.GetKeyIds(), ", "))
 			})

@@ -17,7 +17,7 @@ func (c *ctl) keyDeleteMaterial() *cobra.Command {
 		Use: "delete-material NAME", Args: cobra.ExactArgs(1),
 		Short: "Delete the key material in KMS; `key reimport` brings it back from the HSM",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm("key", args[0], "nothing can be decrypted with it until it is imported again", yes); err != nil {
+			if err := c.confirm(cmd.Context(), "key", args[0], "nothing can be decrypted with it until it is imported again", yes); err != nil {
 				return err
 			}
 			return c.keyAnswer(func(control v1.ControlClient) (*v1.Key, error) {
@@ -30,6 +30,9 @@ func (c *ctl) keyDeleteMaterial() *cobra.Command {
 	return cmd
 }
 
+// What ScheduleKeyDeletion takes.
+const minDeletionDays, maxDeletionDays = 7, 366
+
 func (c *ctl) keyScheduleDeletion() *cobra.Command {
 	var yes bool
 	var days uint32
@@ -38,7 +41,11 @@ func (c *ctl) keyScheduleDeletion() *cobra.Command {
 		Use: "schedule-deletion NAME", Args: cobra.ExactArgs(1),
 		Short: "Have KMS delete CMKs after some days: what was encrypted with them is then lost",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm("key", args[0], fmt.Sprintf("its CMK will be deleted in %d days and everything encrypted with it is lost", days), yes); err != nil {
+			if days < minDeletionDays || days > maxDeletionDays {
+				return usagef("--days: KMS waits %d to %d days before it deletes a CMK, not %d", minDeletionDays, maxDeletionDays, days)
+			}
+			consequence := fmt.Sprintf("%s will be deleted in %d days and everything encrypted with it is lost", target.what(), days)
+			if err := c.confirm(cmd.Context(), "key", args[0], consequence, yes); err != nil {
 				return err
 			}
 			return c.keyAnswer(func(control v1.ControlClient) (*v1.Key, error) {

@@ -16,7 +16,7 @@ never be wrapped again, not for a re-import after the material was lost, not for
 another region and not for ` + "`key verify --material`" + `. Only material that never expires
 can be sealed. The HSM must allow changes of attributes (Luna: partition policy 11).`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm("key", args[0], "its HSM key can never be exported again; re-import ends here, for ever", yes); err != nil {
+			if err := c.confirm(cmd.Context(), "key", args[0], "its HSM key can never be exported again; re-import ends here, for ever", yes); err != nil {
 				return err
 			}
 			return c.keyAnswer(func(control v1.ControlClient) (*v1.Key, error) {

@@ -21,7 +21,7 @@ func (c *ctl) ramRevoke() *cobra.Command {
 				if err := cloud.CheckRevocable(cmd.Context(), f.user); err != nil {
 					return err
 				}
-				if err := c.confirm("user", f.user, "its access keys stop working at once, and it is deleted with its policy", yes); err != nil {
+				if err := c.confirm(cmd.Context(), "user", f.user, "its access keys stop working at once, and it is deleted with its policy", yes); err != nil {
 					return err
 				}
 				gone, err := cloud.Revoke(cmd.Context(), f.user)

@@ -100,7 +100,7 @@ func (c *ctl) finishRotation(ctx context.Context, f *rotateFlags) error {
 			return fmt.Errorf("RAM has not seen access key %v in use after %v: switch kmsbrokerd to it first; "+
 				"RAM learns of a use with some delay, and --force does not wait for it", r.Keep, r.Remove)
 		}
-		if err := c.confirm("user", f.user, fmt.Sprintf("its access key %v will be deleted, and %v stays", r.Remove, r.Keep), f.yes); err != nil {
+		if err := c.confirm(ctx, "user", f.user, fmt.Sprintf("its access key %v will be deleted, and %v stays", r.Remove, r.Keep), f.yes); err != nil {
 			return err
 		}
 		if err := cloud.FinishRotation(ctx, f.user, r); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/kmsbroker/kmsbroker/client"
 )
@@ -84,7 +86,8 @@ func (r *reencryption) run() error {
 		return err
 	}
 	defer partial.Close()
-	if r.done > 0 {
+	before := r.done
+	if before > 0 {
 		fmt.Fprintf(r.progress, "%d of %d were done before\n", r.done, r.total)
 	}
 	if err := r.moveAll(partial); err != nil {
@@ -93,7 +96,7 @@ func (r *reencryption) run() error {
 	if err := r.finish(partial); err != nil {
 		return err
 	}
-	fmt.Fprintf(r.progress, "%d blobs, %d of them had nothing to change\n", r.total, r.unchanged)
+	fmt.Fprintf(r.progress, "%d blobs; %d of the %d of this run had nothing to change\n", r.total, r.unchanged, r.total-before)
 	return nil
 }
 
@@ -133,6 +136,11 @@ func (r *reencryption) resume(header string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Two runs would write into each other's lines. The kernel unlocks when the file is
+	// closed, however the program ends.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is being written by another run of this job", path), f.Close())
+	}
 	whole, err := r.wholeLines(f, header)
 	if err == nil {
 		err = f.Truncate(whole)
@@ -163,9 +171,19 @@ func (r *reencryption) wholeLines(f *os.File, header string) (end int64, err err
 			return 0, fmt.Errorf("%s belongs to another input, key or context: finish that job or remove the file", f.Name())
 		case n == 1:
 			r.target = strings.TrimSpace(strings.TrimPrefix(line, targetPrefix))
+		case n > 1 && !isBlob(line):
+			// After a loss of power what was written last can be anything.
+			r.done = n - 2
+			return end, nil
 		}
 		end += int64(len(line))
 	}
+}
+
+// isBlob reports whether a line can be a ciphertext blob, base64 as KMS writes it.
+func isBlob(line string) bool {
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(line, "\n"))
+	return err == nil && len(raw) > 0
 }
 
 func (r *reencryption) moveAll(partial *os.File) error {
@@ -244,11 +262,7 @@ func (r *reencryption) finish(partial *os.File) error {
 			return err
 		}
 	}
-	blobs, err := io.ReadAll(lines)
-	if err != nil {
-		return err
-	}
-	if err := replace(r.out, blobs, 0o600); err != nil {
+	if err := replaceWith(r.out, lines, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", r.out, err)
 	}
 	return os.Remove(partial.Name())

@@ -60,8 +60,7 @@ func (c *ctl) terminal() (terminal *os.File, ok bool) {
 }
 
 // prompt reads a line from the terminal without an echo. When ctx ends, it gives
-// the terminal back as it was and leaves the read behind, which only the end of
-// the program can interrupt.
+// the terminal back as it was.
 func (c *ctl) prompt(ctx context.Context, terminal *os.File, what string) ([]byte, error) {
 	fd := int(terminal.Fd())
 	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -75,22 +74,29 @@ func (c *ctl) prompt(ctx context.Context, terminal *os.File, what string) ([]byt
 	}
 	fmt.Fprintf(c.stderr, "%s: ", what)
 	defer fmt.Fprintln(c.stderr)
+	secret, err := lineUntil(ctx, terminal)
+	return secret, errors.Join(err, unix.IoctlSetTermios(fd, unix.TCSETS, before))
+}
+
+// lineUntil reads a line. When ctx ends first it leaves the read behind, which only
+// the end of the program can interrupt.
+func lineUntil(ctx context.Context, terminal *os.File) ([]byte, error) {
 	type line struct {
-		secret []byte
-		err    error
+		text []byte
+		err  error
 	}
 	read := make(chan line, 1)
 	go func() {
-		secret, err := readLine(terminal)
-		read <- line{secret, err}
+		text, err := readLine(terminal)
+		read <- line{text, err}
 	}()
-	var l line
 	select {
-	case l = <-read:
+	case l := <-read:
+		return l.text, l.err
 	case <-ctx.Done():
-		l.err = errors.New("interrupted, nothing was done")
+		fmt.Fprintln(terminal)
+		return nil, errors.New("interrupted, nothing was done")
 	}
-	return l.secret, errors.Join(l.err, unix.IoctlSetTermios(fd, unix.TCSETS, before))
 }
 
 // longestSecret bounds what is read, in bytes.

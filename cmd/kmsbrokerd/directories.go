@@ -71,11 +71,20 @@ func (d directory) check() error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory", d.path)
 	}
+	return checkUnchangeable(d.path)
+}
+
+// checkUnchangeable refuses what others than root and the daemon can write to.
+func checkUnchangeable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
 	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && int(owner) != os.Geteuid() {
-		return fmt.Errorf("directory %s belongs to uid %d, not to root or uid %d", d.path, owner, os.Geteuid())
+		return fmt.Errorf("%s belongs to uid %d, not to root or uid %d", path, owner, os.Geteuid())
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return fmt.Errorf("directory %s has mode %04o, others can write to it: chmod go-w %s", d.path, mode, d.path)
+		return fmt.Errorf("%s has mode %04o, others can write to it: chmod go-w %s", path, mode, path)
 	}
 	return nil
 }

@@ -121,7 +121,12 @@ func (c *regionClients) client(region, address, caFile string) (*kmsapi.Client, 
 	return client, err
 }
 
+// readRoots reads certificate authorities. Whoever can exchange them reads every
+// plaintext.
 func readRoots(path string) (*x509.CertPool, error) {
+	if err := checkUnchangeable(path); err != nil {
+		return nil, err
+	}
 	pem, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err

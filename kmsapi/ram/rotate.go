@@ -43,6 +43,9 @@ func day(t time.Time, zero string) string {
 // Rotate makes a second AccessKey for a user and delivers it. It returns the old
 // one, which stays good until FinishRotation, and the ID of the new one.
 func (c *Client) Rotate(ctx context.Context, user string, deliver Deliver) (old AccessKey, made string, err error) {
+	if err := c.CheckRevocable(ctx, user); err != nil {
+		return AccessKey{}, "", err
+	}
 	keys, err := c.AccessKeys(ctx, user)
 	switch {
 	case err != nil:
@@ -68,6 +71,9 @@ func (r Rotation) Switched() bool { return r.Keep.LastUsed.After(r.Remove.LastUs
 // PlanFinish finds out which AccessKey is the old one: the one made earlier, or
 // the one that is not keep. due is false when there are no two.
 func (c *Client) PlanFinish(ctx context.Context, user, keep string) (r Rotation, due bool, err error) {
+	if err := c.CheckRevocable(ctx, user); err != nil {
+		return Rotation{}, false, err
+	}
 	keys, err := c.AccessKeys(ctx, user)
 	if err != nil {
 		return Rotation{}, false, err

@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,37 +18,79 @@ import (
 // scenario is a command that must survive being killed anywhere.
 type scenario struct {
 	name string
-	// prepare brings the stage to where the command starts.
-	prepare func(*stage.Stage)
+	// prepare brings the stage to where the command starts, with the daemon that has
+	// fault points.
+	prepare func(s *stage.Stage, program string)
 	command []string
+	again   []string // that continues it, if it is another
 	// Afterwards there are so many CMKs and HSM keys.
 	cmks, hsmKeys int
 	// plan is the command that lists its steps, whose points must be passed; nil for
 	// one without a journal.
 	plan []string
+	// must are more points that must be passed.
+	must   []string
+	sealed bool // the HSM key cannot be exported afterwards
 }
 
+var importKey = []string{"key", "import", "app-1", "--backend", "hsm", "--alias", "alias/app-1"}
+
 func scenarios() []scenario {
-	importKey := []string{"key", "import", "app-1", "--backend", "hsm", "--alias", "alias/app-1"}
-	imported := func(s *stage.Stage) { s.Must(s.Ctl(s.Control(), importKey...), nil) }
-	journaled := func(name string, prepare func(*stage.Stage), cmks, hsmKeys int, command ...string) scenario {
-		return scenario{name, prepare, command, cmks, hsmKeys, append(command, "--dry-run")}
-	}
+	continued := []string{"key", "import", "app-1"}
+	planned := func(command []string) []string { return append(slices.Clone(command), "--dry-run") }
+	rotate, add := []string{"key", "rotate", "app-1"}, []string{"key", "add-region", "app-1", stage.OtherRegion}
+	twice := append(slices.Clone(importKey), "--region", stage.Region, "--region", stage.OtherRegion)
 	return []scenario{
-		journaled("import", func(*stage.Stage) {}, 1, 1, importKey...),
-		journaled("rotate", imported, 2, 2, "key", "rotate", "app-1"),
-		journaled("add-region", imported, 2, 1, "key", "add-region", "app-1", stage.OtherRegion),
-		{"reimport", imported, []string{"key", "reimport", "app-1"}, 1, 1, nil},
+		{name: "import", prepare: nothing, command: importKey, again: continued, cmks: 1, hsmKeys: 1, plan: planned(importKey)},
+		{name: "import in two regions", prepare: nothing, command: twice, again: continued, cmks: 2, hsmKeys: 1, plan: planned(twice)},
+		{
+			name: "import continued", prepare: interrupted, command: continued, cmks: 1, hsmKeys: 1,
+			must: []string{
+				"import/resume/before", "import/resume/after", "kms/ListTagResources/before", "kms/ListTagResources/after",
+				"kms/DescribeKey/before", "import/finish/after",
+			},
+		},
+		{name: "rotate", prepare: imported, command: rotate, cmks: 2, hsmKeys: 2, plan: planned(rotate)},
+		{name: "add-region", prepare: imported, command: add, cmks: 2, hsmKeys: 1, plan: planned(add)},
+		{
+			name: "reimport", prepare: imported, command: []string{"key", "reimport", "app-1"}, cmks: 1, hsmKeys: 1,
+			must: []string{"reimport/finish/before", "reimport/finish/after", "hsm/wrap HSM key/before", "hsm/wrap HSM key/after"},
+		},
+		{
+			name: "seal", prepare: imported, command: []string{"key", "seal", "app-1", "--yes"}, cmks: 1, hsmKeys: 1, sealed: true,
+			must: []string{"hsm/seal HSM key/before", "hsm/seal HSM key/after", "seal/mark/before", "seal/mark/after"},
+		},
 	}
+}
+
+func nothing(*stage.Stage, string) {}
+
+// imported makes the key.
+func imported(s *stage.Stage, program string) {
+	d := s.StartProgram(program)
+	s.Must(s.Ctl(s.Control(), importKey...), nil)
+	d.Stop()
+}
+
+// interrupted leaves an import whose CMK was made and never heard of.
+func interrupted(s *stage.Stage, program string) {
+	d := s.StartProgram(program, "KMSBROKER_FAULT_KILL=kms/CreateKey/after#1")
+	s.Ctl(s.Control(), importKey...)
+	<-d.Ended()
 }
 
 func TestKillAtEveryFaultPoint(t *testing.T) {
 	program := build(t)
+	if shipped, err := os.ReadFile(filepath.Join(stage.Binaries(t), "kmsbrokerd")); err != nil || bytes.Contains(shipped, []byte("KMSBROKER_FAULT")) {
+		t.Errorf("the daemon that ships has fault points, %v", err)
+	}
+	total := 0
 	for _, sc := range scenarios() {
 		t.Run(sc.name, func(t *testing.T) {
 			points := trace(t, program, sc)
-			t.Logf("%d fault points", len(points))
-			checkPoints(t, sc, points, planned(t, sc))
+			total += len(points)
+			t.Logf("%d fault points, %d in all so far", len(points), total)
+			checkPoints(t, sc, points, planned(t, program, sc))
 			for _, point := range points {
 				t.Run(strings.ReplaceAll(point, "#", " pass "), func(t *testing.T) {
 					t.Parallel()
@@ -75,9 +118,7 @@ func build(t *testing.T) string {
 func start(t *testing.T, program string, sc scenario, env ...string) (*stage.Stage, *stage.Daemon) {
 	t.Helper()
 	s := stage.New(t, stage.Options{})
-	before := s.Start()
-	sc.prepare(s)
-	before.Stop()
+	sc.prepare(s, program)
 	d := s.StartProgram(program, env...)
 	if err := d.Wait("backend ready"); err != nil {
 		t.Fatal(err)
@@ -87,15 +128,13 @@ func start(t *testing.T, program string, sc scenario, env ...string) (*stage.Sta
 
 // planned lists the steps that the command would take, without the plan itself,
 // which makes nothing and has no journal.
-func planned(t *testing.T, sc scenario) []string {
+func planned(t *testing.T, program string, sc scenario) []string {
 	t.Helper()
 	if sc.plan == nil {
 		return nil
 	}
-	s := stage.New(t, stage.Options{})
-	d := s.Start()
+	s, d := start(t, program, sc)
 	defer d.Stop()
-	sc.prepare(s)
 	var steps []struct{ Name string }
 	s.Must(s.Ctl(s.Control(), append([]string{"-o", "json"}, sc.plan...)...), &steps)
 	var names []string
@@ -113,9 +152,10 @@ func trace(t *testing.T, program string, sc scenario) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "trace")
 	s, d := start(t, program, sc, "KMSBROKER_FAULT_TRACE="+file)
-	before := lines(t, file)
+	before, asked := lines(t, file), s.AllActions()
 	s.Must(s.Ctl(s.Control(), sc.command...), nil)
 	points := lines(t, file)[len(before):]
+	checkCalls(t, points, s.AllActions()[len(asked):])
 	d.Stop()
 	return slices.DeleteFunc(points, func(p string) bool { return strings.HasPrefix(p, "hsm/check token/") })
 }
@@ -129,16 +169,38 @@ func lines(t *testing.T, file string) []string {
 	return strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")[:strings.Count(string(content), "\n")]
 }
 
+// checkCalls makes sure that every call that KMS met passed its points.
+func checkCalls(t *testing.T, points, actions []string) {
+	t.Helper()
+	for _, action := range slices.Compact(slices.Sorted(slices.Values(actions))) {
+		met := 0
+		for _, a := range actions {
+			if a == action {
+				met++
+			}
+		}
+		for _, where := range []string{"before", "after"} {
+			passed := 0
+			for _, p := range points {
+				if strings.HasPrefix(p, "kms/"+action+"/"+where+"#") {
+					passed++
+				}
+			}
+			if passed != met {
+				t.Errorf("KMS met %d calls of %s, and %d passed the point %s", met, action, passed, where)
+			}
+		}
+	}
+}
+
 // checkPoints makes sure that no step of the table and no kind of call lost its
 // points.
 func checkPoints(t *testing.T, sc scenario, points, steps []string) {
 	t.Helper()
-	want := []string{"reimport/finish/before", "reimport/finish/after"}
+	want := slices.Clone(sc.must)
 	if sc.plan != nil {
-		want = []string{
-			"import/open/before", "import/open/after", "import/finish/before", "import/finish/after",
-			"kms/CreateKey/before", "kms/CreateKey/after",
-		}
+		want = append(want, "import/open/before", "import/open/after", "import/finish/before", "import/finish/after",
+			"export/remember/before", "export/remember/after", "export/record/after", "hsm/wrap HSM key/before", "hsm/wrap HSM key/after")
 	}
 	for _, step := range steps {
 		for _, where := range []string{"before-begin", "after-begin", "before-end", "after-end"} {
@@ -147,9 +209,6 @@ func checkPoints(t *testing.T, sc scenario, points, steps []string) {
 	}
 	if slices.Contains(steps, "generate") {
 		want = append(want, "hsm/generate HSM key/before", "hsm/generate HSM key/after")
-	}
-	for _, call := range []string{"kms/GetParametersForImport", "kms/ImportKeyMaterial", "hsm/wrap HSM key"} {
-		want = append(want, call+"/before", call+"/after")
 	}
 	if sc.plan != nil && len(steps) < 6 {
 		t.Fatalf("the plan has the steps %v", steps)
@@ -172,7 +231,11 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 	if err := s.Start().Wait("backend ready"); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.Ctl(s.Control(), sc.command...); r.Status != 0 && !strings.Contains(r.Stderr, "already") {
+	again := sc.command
+	if sc.again != nil && unfinished(s) {
+		again = sc.again
+	}
+	if r := s.Ctl(s.Control(), again...); r.Status != 0 && !strings.Contains(r.Stderr, "already") {
 		t.Fatalf("the command does not continue: %d\n%s", r.Status, r.Stderr)
 	}
 	var key stage.Key
@@ -192,10 +255,22 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 		t.Errorf("the token holds %d secret keys and %d other objects", secret, other)
 	}
 	checkEvidence(t, s)
-	s.Must(s.Ctl(s.Control(), "key", "verify", "app-1", "--material"), nil)
+	verify := []string{"key", "verify", "app-1", "--material"}
+	if sc.sealed {
+		s.Refused(s.Ctl(s.Control(), "key", "reimport", "app-1"), 1, "sealed")
+		verify = verify[:3]
+	}
+	s.Must(s.Ctl(s.Control(), verify...), nil)
 	if owner, err := s.Client().DescribeKey(t.Context(), "alias/app-1"); err != nil || owner.KeyID != key.KeyID {
 		t.Errorf("the alias is of %+v, %v", owner, err)
 	}
+}
+
+// unfinished reports whether there is an import to be continued.
+func unfinished(s *stage.Stage) bool {
+	var status struct{ Unfinished []struct{ Name string } }
+	s.Must(s.Ctl(s.Control(), "-o", "json", "status"), &status)
+	return len(status.Unfinished) > 0
 }
 
 // rotatedTwice is 1 where the rotation was complete when the daemon died, so that

@@ -148,6 +148,13 @@ func (s *Stage) Actions(action string) int {
 	return n
 }
 
+// AllActions returns what KMS was asked for until now, in that order.
+func (s *Stage) AllActions() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.actions)
+}
+
 // Client speaks to the stage's KMS with the broker's own access key.
 func (s *Stage) Client() *kmsapi.Client { return s.ClientIn(Region) }
 

@@ -75,7 +75,7 @@ func TestRotation(t *testing.T) {
 		}
 	}
 	s.Write("blobs", strings.Join(moved, "\n")+"\n", 0o600)
-	if r := reencrypt(); r.Status != 0 || !strings.Contains(r.Stderr, "50 of them had nothing to change") {
+	if r := reencrypt(); r.Status != 0 || !strings.Contains(r.Stderr, "50 of the 50 of this run had nothing to change") {
 		t.Errorf("moved again: %+v", r)
 	}
 }
