@@ -108,7 +108,7 @@ type Backend struct {
 	retry   chan struct{}      // an administrator allows another login
 	calls   sync.WaitGroup     // on the device, also those whose callers have left
 
-	checking sync.Mutex // held by Check
+	checking chan struct{} // full while Check or MakeToken is at it
 
 	mu     sync.Mutex
 	status Status
@@ -116,16 +116,19 @@ type Backend struct {
 	kill   func()    // ends the process of token
 	// down is set while the last attempt to start failed: callers are told so
 	// at once instead of waiting for the next one.
-	down    bool
+	down bool
+	// lost is since when there has been no token that there was.
+	lost    time.Time
 	changed chan struct{} // closed at the next change
 }
 
 // New makes a backend; Run brings it to life.
 func New(config Config) *Backend {
 	b := &Backend{
-		config:  config,
-		suspect: make(chan chan struct{}),
-		retry:   make(chan struct{}, 1),
+		config:   config,
+		suspect:  make(chan chan struct{}),
+		retry:    make(chan struct{}, 1),
+		checking: make(chan struct{}, 1),
 		status: Status{
 			Name: config.Name, Plugin: config.Plugin,
 			AllowForeignEndpoint: config.AllowForeignEndpoint,
@@ -173,8 +176,8 @@ func (b *Backend) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if hsm.ReasonOf(err).NeedsOperator() {
-			b.block(ctx, err)
+		if blocked := b.blockedBy(err); blocked != nil {
+			b.block(ctx, blocked)
 			backoff = minBackoff
 			continue
 		}
@@ -200,6 +203,20 @@ func longest(err error) time.Duration {
 	default:
 		return maxBackoff
 	}
+}
+
+// blockedBy returns why no login may be attempted before a person has changed
+// something, nil if one may. A PIN that was entered and is of no use is forgotten:
+// what is entered next must not be preceded by it.
+func (b *Backend) blockedBy(err error) error {
+	reason := hsm.ReasonOf(err)
+	if reason.NeedsOperator() && reason != hsm.LoginUnclear && b.config.Prompted != nil {
+		b.config.Prompted.wipe()
+	}
+	if reason.NeedsOperator() {
+		return err
+	}
+	return b.config.Logins.BlockedLogin(b.config.Name)
 }
 
 // block waits until an administrator allows another login.
@@ -273,6 +290,7 @@ func (b *Backend) set(state State, token hsm.Token, err error) {
 	old := b.status
 	if state == Restarting && old.State == Ready {
 		b.status.Restarts++
+		b.lost = time.Now()
 	}
 	if state != Ready {
 		b.status.PID = 0

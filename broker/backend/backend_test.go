@@ -74,14 +74,16 @@ func (l *launcher) last() *process {
 
 // supervise runs a backend until the test ends. It must be called within a
 // synctest bubble, where time passes only when everybody waits.
-func supervise(t *testing.T, l *launcher) *Backend {
+func supervise(t *testing.T, l *launcher) *Backend { t.Helper(); return superviseWith(t, l, nil) }
+
+func superviseWith(t *testing.T, l *launcher, prompted *PromptedPIN) *Backend {
 	t.Helper()
 	logins, err := keyring.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := New(Config{
-		Name: "b", Launch: l.launch, Logins: logins, CallTimeout: callTimeout,
+		Name: "b", Launch: l.launch, Logins: logins, Prompted: prompted, CallTimeout: callTimeout,
 		Log: slog.New(slog.DiscardHandler), Changed: func(Status) {},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -323,5 +325,134 @@ func TestAwaitStart(t *testing.T) {
 		}
 		close(begin)
 		<-started
+	})
+}
+
+// TestHangingReplacement: a device that hangs lets no start fail for a long time,
+// and costs callers milliseconds all the same.
+func TestHangingReplacement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: func(attempt int) (*process, error) {
+			if attempt > 0 {
+				time.Sleep(startTimeout)
+			}
+			return newProcess(hsmtest.New()), nil
+		}}
+		b := supervise(t, l)
+		synctest.Wait()
+		l.last().Kill()
+		synctest.Wait()
+		for _, want := range []time.Duration{replaceWait, 0, 0} {
+			start := time.Now()
+			if err := b.Token().Health(t.Context()); !errors.Is(err, hsm.TokenGone) || time.Since(start) != want {
+				t.Errorf("after %v, want %v: %v", time.Since(start), want, err)
+			}
+		}
+		time.Sleep(startTimeout)
+		synctest.Wait()
+		if err := b.Token().Health(t.Context()); err != nil {
+			t.Errorf("after the device's return: %v", err)
+		}
+	})
+}
+
+// TestHealthThatIsNoIllness: a busy device keeps its process, and so does one that
+// answers once what nobody understands.
+func TestHealthThatIsNoIllness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &launcher{next: healthy}
+		b := supervise(t, l)
+		synctest.Wait()
+		checks := 0
+		l.last().token.FailWith(func(call string) error {
+			if call != "Health" {
+				return nil
+			}
+			switch checks++; {
+			case checks < 10:
+				return hsm.Errorf(hsm.Busy, "come back later")
+			case checks%2 == 0:
+				return hsm.Errorf(hsm.Internal, "0x80000999")
+			default:
+				return nil
+			}
+		})
+		time.Sleep(30 * healthInterval)
+		synctest.Wait()
+		if checks < 20 || b.Status().Restarts != 0 {
+			t.Errorf("%d restarts after %d checks", b.Status().Restarts, checks)
+		}
+		l.last().token.FailWith(func(string) error { return hsm.Errorf(hsm.Internal, "0x80000999") })
+		time.Sleep(3 * healthInterval)
+		synctest.Wait()
+		if b.Status().Restarts != 1 {
+			t.Errorf("%d restarts of a device that answers nonsense", b.Status().Restarts)
+		}
+	})
+}
+
+// TestDestroyRepeated: when the first attempt lost its answer, that the key is gone
+// is success.
+func TestDestroyRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		token := hsmtest.New()
+		l := &launcher{next: func(int) (*process, error) { return newProcess(token), nil }}
+		b := supervise(t, l)
+		synctest.Wait()
+		id := hsm.NewKeyID()
+		if _, err := b.Token().GenerateKey(t.Context(), hsm.KeySpec{ID: id, Label: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		lost := false
+		token.FailWith(func(call string) error {
+			if call != "DestroyKey" || lost {
+				return nil
+			}
+			lost = true
+			if err := token.DestroyKey(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+			return hsm.Errorf(hsm.TokenGone, "the answer was lost")
+		})
+		if err := b.Token().DestroyKey(t.Context(), id); err != nil {
+			t.Errorf("the key is still there: %v", err)
+		}
+		if err := b.Token().DestroyKey(t.Context(), hsm.NewKeyID()); !errors.Is(err, hsm.NotFound) {
+			t.Errorf("a key that never was: %v", err)
+		}
+	})
+}
+
+// TestEnteredPINExpired: Luna takes an expired PIN and says so with the next call. It
+// is forgotten, so that after the officer has changed it nobody logs in with it.
+func TestEnteredPINExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		prompted := NewPromptedPIN()
+		l := &launcher{next: func(int) (*process, error) {
+			token := hsmtest.New()
+			token.FailWith(func(call string) error {
+				if call == "Describe" {
+					return hsm.Errorf(hsm.PINExpired, "change it")
+				}
+				return nil
+			})
+			return newProcess(token), nil
+		}}
+		b := superviseWith(t, l, prompted)
+		synctest.Wait()
+		if err := b.Login(t.Context(), []byte("1234")); !errors.Is(err, hsm.PINExpired) {
+			t.Fatalf("Login: %v", err)
+		}
+		if prompted.known() {
+			t.Error("the PIN is kept")
+		}
+		if err := b.RetryLogin(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if s := b.Status().State; s != WaitingForPIN || l.attempts() != 1 {
+			t.Errorf("state %s after %d attempts", s, l.attempts())
+		}
 	})
 }

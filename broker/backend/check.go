@@ -24,10 +24,12 @@ type CheckRequest struct {
 // Nobody but the plugin reaches the token here, so checks that take another
 // program on it are not run, and the report says so.
 func (b *Backend) Check(ctx context.Context, req CheckRequest) (*conformance.Report, error) {
-	if !b.checking.TryLock() {
+	select {
+	case b.checking <- struct{}{}:
+		defer func() { <-b.checking }()
+	default:
 		return nil, failure.New(failure.WrongState, "CHECK_RUNNING", "backend %q is being checked already", b.config.Name)
 	}
-	defer b.checking.Unlock()
 	if b.Status().State == WaitingForPIN {
 		return nil, b.waiting()
 	}
@@ -68,7 +70,11 @@ func (b *Backend) Check(ctx context.Context, req CheckRequest) (*conformance.Rep
 // MakeToken makes a new token, for development. It waits for a check to end,
 // because both use the same place for their sockets.
 func (b *Backend) MakeToken(ctx context.Context, label string, soPIN, pin []byte) (serial string, err error) {
-	b.checking.Lock()
-	defer b.checking.Unlock()
+	select {
+	case b.checking <- struct{}{}:
+		defer func() { <-b.checking }()
+	case <-ctx.Done():
+		return "", failure.From(ctx.Err())
+	}
 	return InitToken(ctx, b.config.Side, label, soPIN, pin)
 }

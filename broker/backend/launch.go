@@ -179,6 +179,9 @@ func manifestSum(manifest, path string) (string, error) {
 		return "", fmt.Errorf("%w; pin the plugin with sha256 in the backend's section", err)
 	}
 	defer f.Close()
+	if err := plugin.CheckTrusted(manifest, f); err != nil {
+		return "", err
+	}
 	dir, name := filepath.Split(path)
 	if filepath.Clean(dir) == filepath.Dir(manifest) {
 		for lines := bufio.NewScanner(f); lines.Scan(); {

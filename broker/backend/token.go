@@ -8,10 +8,14 @@ import (
 	"github.com/kmsbroker/kmsbroker/hsm"
 )
 
-// readyWait bounds how long a call waits for a process that is being started or
-// replaced. A replacement takes well under a second when the device is there;
-// when it is not, the first failed start says so and nobody waits any longer.
-const readyWait = 5 * time.Second
+const (
+	// readyWait bounds how long a call waits for the first process.
+	readyWait = 5 * time.Second
+	// replaceWait is how long after the loss of a process calls wait for the next. It
+	// takes well under a second when the device is there; when the device hangs, no
+	// failed start says so for long.
+	replaceWait = 2 * time.Second
+)
 
 // Token returns the backend's token. Its calls wait for a moment while the
 // process is being replaced; one that finds the token gone is repeated once on
@@ -26,8 +30,11 @@ func (b *Backend) current(ctx context.Context) (hsm.Token, error) {
 	defer timeout.Stop()
 	for {
 		b.mu.Lock()
-		token, status, changed, down := b.token, b.status, b.changed, b.down
+		token, status, changed, down, lost := b.token, b.status, b.changed, b.down, b.lost
 		b.mu.Unlock()
+		if status.State == Restarting && !lost.IsZero() {
+			timeout.Reset(time.Until(lost.Add(replaceWait)))
+		}
 		switch {
 		case token != nil:
 			return token, nil
@@ -184,7 +191,15 @@ func (t token) SealKey(ctx context.Context, id hsm.KeyID) (*hsm.Key, error) {
 }
 
 func (t token) DestroyKey(ctx context.Context, id hsm.KeyID) error {
-	_, err := call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (struct{}, error) { return struct{}{}, h.DestroyKey(ctx, id) })
+	attempts := 0
+	_, err := call(ctx, t.backend, func(ctx context.Context, h hsm.Token) (struct{}, error) {
+		attempts++
+		err := h.DestroyKey(ctx, id)
+		if attempts > 1 && errors.Is(err, hsm.NotFound) {
+			err = nil // the first attempt, whose answer was lost, has worked
+		}
+		return struct{}{}, err
+	})
 	return err
 }
 

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -79,8 +80,10 @@ func (b *Backend) ping(ctx context.Context, process Process) error {
 }
 
 // check asks for the health of the device, in intervals and when a call has met a
-// token that is gone, until it is ill.
+// token that is gone, until it is ill. A device that is busy is well, and a code
+// that nobody understands has to come twice in a row: a new process costs a login.
 func (b *Backend) check(ctx context.Context, process Process) error {
+	strange := false
 	ticker := time.NewTicker(healthInterval)
 	defer ticker.Stop()
 	for {
@@ -94,7 +97,12 @@ func (b *Backend) check(ctx context.Context, process Process) error {
 		limited, cancel := context.WithTimeout(ctx, b.config.CallTimeout)
 		err := process.Token().Health(limited)
 		cancel()
-		if err != nil {
+		switch {
+		case err == nil, errors.Is(err, hsm.Busy):
+			strange = false
+		case errors.Is(err, hsm.Internal) && !strange:
+			strange = true
+		default:
 			return err
 		}
 		if asked != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -26,10 +28,20 @@ type Login struct {
 	LastTry time.Time `json:"last_try"`
 	// Unanswered attempts were begun, and nobody knows how they ended.
 	Unanswered int `json:"unanswered"`
-	// Refused is the device's definite no: no further attempt is made.
-	Refused hsm.Reason `json:"refused,omitempty"`
-	Code    string     `json:"code,omitempty"`
-	Detail  string     `json:"detail,omitempty"`
+	// Refused are the device's definite answers, by backend. None of these makes a
+	// further attempt, and neither does another backend, which may be the same under
+	// another name, unless it is in Allowed.
+	Refused map[string]Refusal `json:"refused,omitempty"`
+	// Allowed are backends that have logged in since, or that an administrator lets.
+	Allowed []string `json:"allowed,omitempty"`
+}
+
+// Refusal is a device's no to a login.
+type Refusal struct {
+	At     time.Time  `json:"at"`
+	Reason hsm.Reason `json:"reason"`
+	Code   string     `json:"code,omitempty"`
+	Detail string     `json:"detail,omitempty"`
 }
 
 // Token is an [hsm.TokenID] as the registry keeps it.
@@ -46,20 +58,42 @@ func loginKey(token Token) string { return token.Manufacturer + "\x00" + token.S
 
 // blocked returns why backend may make no attempt, or nil.
 func (l *Login) blocked(backend string) error {
+	if r, ok := l.Refused[backend]; ok {
+		return &hsm.Error{Reason: r.Reason, Code: r.Code, Detail: r.Detail}
+	}
+	if !slices.Contains(l.Allowed, backend) {
+		for _, other := range slices.Sorted(maps.Keys(l.Refused)) {
+			r := l.Refused[other]
+			return &hsm.Error{Reason: r.Reason, Code: r.Code, Detail: fmt.Sprintf("%s; that was at %s by backend %q, which has the same token (serial %s)",
+				r.Detail, r.At.Format(time.RFC3339), other, l.Token.Serial)}
+		}
+	}
+	if l.Unanswered < maxUnanswered {
+		return nil
+	}
 	made := "the last one at " + l.LastTry.Format(time.RFC3339)
 	if l.Backend != backend {
 		made += fmt.Sprintf(" by backend %q, which has the same token (serial %s)", l.Backend, l.Token.Serial)
 	}
-	switch {
-	case l.Refused != "" && l.Backend == backend:
-		return &hsm.Error{Reason: l.Refused, Code: l.Code, Detail: l.Detail}
-	case l.Refused != "":
-		return &hsm.Error{Reason: l.Refused, Code: l.Code, Detail: l.Detail + "; " + made}
-	case l.Unanswered >= maxUnanswered:
-		return hsm.Errorf(hsm.LoginUnclear, "%d login attempts in a row ended without an answer, %s", l.Unanswered, made)
-	default:
-		return nil
+	return hsm.Errorf(hsm.LoginUnclear, "%d login attempts in a row ended without an answer, %s", l.Unanswered, made)
+}
+
+// allow takes back what is known against a backend.
+func (l *Login) allow(backend string) {
+	delete(l.Refused, backend)
+	l.Unanswered = 0
+	if !slices.Contains(l.Allowed, backend) {
+		l.Allowed = append(l.Allowed, backend)
 	}
+}
+
+// refuse remembers the device's no to a backend.
+func (l *Login) refuse(backend string, refusal Refusal) {
+	if l.Refused == nil {
+		l.Refused = map[string]Refusal{}
+	}
+	l.Refused[backend] = refusal
+	l.Allowed = slices.DeleteFunc(l.Allowed, func(name string) bool { return name == backend })
 }
 
 // BeginLogin writes down that a backend is about to log in to a token, or says
@@ -116,7 +150,7 @@ func (k *Keyring) beginLogin(attempt *Login) error {
 		if forbidden = before.blocked(attempt.Backend); forbidden != nil {
 			return nil
 		}
-		attempt.Unanswered = before.Unanswered + 1
+		attempt.Unanswered, attempt.Refused, attempt.Allowed = before.Unanswered+1, before.Refused, before.Allowed
 		return put(tx, loginsBucket, key, attempt)
 	})
 	if err != nil {
@@ -126,27 +160,49 @@ func (k *Keyring) beginLogin(attempt *Login) error {
 }
 
 func (k *Keyring) endLogin(attempt *Login, outcome error) error {
-	key := loginKey(attempt.Token)
 	if outcome == nil {
-		return k.updateLogins(func(tx *bbolt.Tx) error { return tx.Bucket(loginsBucket).Delete([]byte(key)) })
+		attempt.allow(attempt.Backend)
+		return k.updateLogins(func(tx *bbolt.Tx) error { return storeLogin(tx, attempt) })
 	}
 	refusal, ok := errors.AsType[*hsm.Error](outcome)
-	if !ok || !refusal.Reason.NeedsOperator() {
+	if !ok || !definite(refusal) {
 		return nil
 	}
-	attempt.Refused, attempt.Code, attempt.Detail = refusal.Reason, refusal.Code, refusal.Detail
-	return k.updateLogins(func(tx *bbolt.Tx) error { return put(tx, loginsBucket, key, attempt) })
+	attempt.Unanswered--
+	attempt.refuse(attempt.Backend, Refusal{At: attempt.LastTry, Reason: refusal.Reason, Code: refusal.Code, Detail: refusal.Detail})
+	return k.updateLogins(func(tx *bbolt.Tx) error { return storeLogin(tx, attempt) })
 }
 
-// RetryLogin forgets all attempts on the token that a backend has met last: the
-// next one is allowed. A backend that has met none has nothing to forget.
+// definite reports whether an error is the device's own no to a login: to the PIN,
+// or to the role and what it may do.
+func definite(e *hsm.Error) bool {
+	return e.Reason.NeedsOperator() || e.Reason == hsm.NotPermitted && e.Code != ""
+}
+
+// storeLogin keeps a record for as long as there is something to remember.
+func storeLogin(tx *bbolt.Tx, login *Login) error {
+	key := loginKey(login.Token)
+	if login.Unanswered == 0 && len(login.Refused) == 0 {
+		return tx.Bucket(loginsBucket).Delete([]byte(key))
+	}
+	return put(tx, loginsBucket, key, login)
+}
+
+// RetryLogin allows a backend its next attempt on the token that it has met last,
+// whatever is remembered of that. Other backends' refusals stay theirs. A backend
+// that has met no token has nothing to be allowed.
 func (k *Keyring) RetryLogin(backend string) error {
 	return k.updateLogins(func(tx *bbolt.Tx) error {
 		token, err := lastMet(tx, backend)
 		if err != nil {
 			return err
 		}
-		return tx.Bucket(loginsBucket).Delete([]byte(loginKey(token)))
+		var login Login
+		if err := get(tx, loginsBucket, loginKey(token), &login); err != nil || login.Token == (Token{}) {
+			return err
+		}
+		login.allow(backend)
+		return storeLogin(tx, &login)
 	})
 }
 

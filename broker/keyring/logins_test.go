@@ -15,6 +15,8 @@ var (
 	payments  = hsm.TokenID{Manufacturer: "SafeNet", Model: "LunaSA 7.2.0", Serial: "1234567890123"}
 	wrongPIN  = &hsm.Error{Reason: hsm.PINIncorrect, Code: "CKR_PIN_INCORRECT", Detail: "log in"}
 	succeeded error
+	// The device does not know the role that is configured.
+	notPermitted = &hsm.Error{Reason: hsm.NotPermitted, Code: "CKR_USER_TYPE_INVALID", Detail: "log in"}
 )
 
 // errCrash as an outcome means that the attempt is never ended.
@@ -60,6 +62,7 @@ func TestLoginsAcrossRestarts(t *testing.T) {
 		{"a crash may be repeated once", []step{try(errCrash, ""), try(errCrash, ""), try(nil, hsm.LoginUnclear), try(nil, hsm.LoginUnclear)}},
 		{"a lost link is no answer", []step{try(lost, ""), try(late, ""), try(nil, hsm.LoginUnclear)}},
 		{"success after a crash is forgotten", []step{try(errCrash, ""), try(succeeded, ""), try(errCrash, ""), try(errCrash, ""), try(nil, hsm.LoginUnclear)}},
+		{"what is no PIN's fault is an answer too", []step{try(notPermitted, ""), try(nil, hsm.NotPermitted), unblock, try(succeeded, "")}},
 		{"an administrator unblocks", []step{try(wrongPIN, ""), try(nil, hsm.PINIncorrect), unblock, try(succeeded, "")}},
 	}
 	for _, tt := range tests {
@@ -101,6 +104,30 @@ func TestOneTokenHasOneAttempt(t *testing.T) {
 	}
 }
 
+// TestSuccessIsOnesOwn: that one backend logs in does not let another one repeat the
+// PIN that was refused to it, and that refusal does not hold up the first again.
+func TestSuccessIsOnesOwn(t *testing.T) {
+	dir := t.TempDir()
+	again := func() *Keyring { return open(t, dir) }
+	k := again()
+	attempt(t, k, "wrong", payments, wrongPIN, "")
+	attempt(t, k, "right", payments, nil, hsm.PINIncorrect)
+	retry(t, k, "right")
+	attempt(t, k, "right", payments, succeeded, "")
+	for range 3 {
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+		k = again()
+		attempt(t, k, "wrong", payments, nil, hsm.PINIncorrect)
+		attempt(t, k, "third", payments, nil, hsm.PINIncorrect)
+		attempt(t, k, "right", payments, succeeded, "")
+	}
+	retry(t, k, "wrong")
+	attempt(t, k, "wrong", payments, succeeded, "")
+	attempt(t, k, "third", payments, succeeded, "") // nothing is remembered any more
+}
+
 // TestRetryLoginIsForTheTokenThatWasMet: also for one that the backend met only
 // to be sent away.
 func TestRetryLoginIsForTheTokenThatWasMet(t *testing.T) {
@@ -119,6 +146,8 @@ func TestRetryLoginIsForTheTokenThatWasMet(t *testing.T) {
 	if err := k.BlockedLogin("second"); err != nil {
 		t.Errorf("BlockedLogin after retry-login: %v", err)
 	}
+	attempt(t, k, "hsm", payments, nil, hsm.PINIncorrect) // its own, from before
+	retry(t, k, "hsm")
 	attempt(t, k, "hsm", payments, succeeded, "")
 }
 

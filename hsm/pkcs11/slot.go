@@ -58,7 +58,7 @@ func findSlot(module *p11.Ctx, config Config) (Slot, error) {
 	if serial == "" && label == "" {
 		return Slot{}, hsm.Errorf(hsm.Misconfigured, "neither the serial nor the label of a token is configured")
 	}
-	all, refused, err := slots(module)
+	all, absent, refused, err := slots(module)
 	if err != nil {
 		return Slot{}, err
 	}
@@ -82,6 +82,10 @@ func findSlot(module *p11.Ctx, config Config) (Slot, error) {
 	case refused != nil:
 		return Slot{}, deviceError(refused, "look for the token with %s: a slot does not answer; the others have: %s",
 			wanted(serial, label), cmp.Or(list(all), "none"))
+	case absent != nil && len(all) == 0:
+		e := deviceError(absent, "look for the token with %s: no slot has a token, although the library lists some", wanted(serial, label))
+		e.Reason = hsm.NotFound
+		return Slot{}, e
 	default:
 		return Slot{}, hsm.Errorf(hsm.NotFound, "no token with %s is present; present are: %s",
 			wanted(serial, label), cmp.Or(list(all), "none"))
@@ -89,16 +93,18 @@ func findSlot(module *p11.Ctx, config Config) (Slot, error) {
 }
 
 // slots lists the slots with initialised tokens. Empty ones are left out: Luna
-// shows placeholders. refused is the answer of a slot that is in other trouble.
-func slots(module *p11.Ctx) (all []Slot, refused, err error) {
+// shows placeholders. absent is the answer of one of these, and refused that of a
+// slot that is in other trouble.
+func slots(module *p11.Ctx) (all []Slot, absent, refused, err error) {
 	ids, err := module.GetSlotList(true)
 	if err != nil {
-		return nil, nil, deviceError(err, "list slots")
+		return nil, nil, nil, deviceError(err, "list slots")
 	}
 	for _, id := range ids {
 		token, err := module.GetTokenInfo(id)
 		switch {
 		case hasCode(err, p11.CKR_TOKEN_NOT_PRESENT, p11.CKR_TOKEN_NOT_RECOGNIZED, p11.CKR_SLOT_ID_INVALID):
+			absent = err
 			continue
 		case err != nil:
 			refused = err
@@ -106,13 +112,13 @@ func slots(module *p11.Ctx) (all []Slot, refused, err error) {
 		case token.Flags&p11.CKF_TOKEN_INITIALIZED == 0:
 			continue
 		}
-		s := Slot{ID: id, Label: token.Label, Serial: token.SerialNumber, token: token}
+		s := Slot{ID: id, Label: clean(token.Label), Serial: clean(token.SerialNumber), token: token}
 		if info, err := module.GetSlotInfo(id); err == nil {
 			s.Description = clean(info.SlotDescription)
 		}
 		all = append(all, s)
 	}
-	return all, refused, nil
+	return all, absent, refused, nil
 }
 
 func wanted(serial, label string) string {

@@ -75,6 +75,16 @@ func checkExecutable(file *os.File, path string, sum []byte) error {
 	return nil
 }
 
+// CheckTrusted refuses an open file that others than root and the daemon's user can
+// write to.
+func CheckTrusted(what string, file *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return hsm.Errorf(hsm.Misconfigured, "%s: %v", what, err)
+	}
+	return checkTrusted(what, &st)
+}
+
 // checkTrusted demands that nobody but root and this process's user can change
 // what st describes.
 func checkTrusted(what string, st *unix.Stat_t) error {

@@ -125,7 +125,7 @@ func TestKeyLife(t *testing.T) {
 	s.Refused(s.CtlInput([]byte("x"), s.Application(), "encrypt", "--key", "app-1"), 1, "Rejected.PendingImport", "reimport")
 	verb("Enabled", "reimport", "app-1")
 	verb("PendingDeletion", "schedule-deletion", "app-1", "--days", "7", "--yes")
-	s.Refused(s.Ctl(s.Control(), "key", "schedule-deletion", "app-1", "--days", "6", "--yes"), 1, "7 to 366")
+	s.Refused(s.Ctl(s.Control(), "key", "schedule-deletion", "app-1", "--days", "6", "--yes"), 2, "7 to 366")
 	verb("Enabled", "cancel-deletion", "app-1")
 
 	var verified struct {
