@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
@@ -29,7 +30,15 @@ const (
 	keyCA           = "PartitionCAPath"
 	keyCertificate  = "PartitionCertPath00"
 	keyPlugins      = "PluginModuleDir"
+	keySSLConfig    = "SSLConfigFile"
+	keyPrivateKey   = "ClientPrivKeyFile"
+	keyClientCert   = "ClientCertFile"
+	keyServerCA     = "ServerCAFile"
+	keyUSBSlots     = "LunaG5Slots"
 )
+
+// pluginModule is what the client loads for DPoD.
+const pluginModule = "libdpod.plugin"
 
 // checkClientDir checks an unpacked service client against what its own script
 // setenv leaves behind, and returns its configuration. The client library itself
@@ -44,6 +53,7 @@ func checkClientDir(dir string, now time.Time) (*chrystoki.Config, error) {
 		c.checkREST(conf)
 		c.checkXTC(conf)
 		c.checkPlugins(conf)
+		c.checkClient(conf)
 	}
 	if len(c.complaints) > 0 {
 		return nil, hsm.Errorf(hsm.Misconfigured, "DPoD service client: %s", strings.Join(c.complaints, "; "))
@@ -114,8 +124,15 @@ func (c *checker) checkSecrets(conf *chrystoki.Config) {
 // checkPrivate demands that a file with a secret, if it is there, is closed to
 // others.
 func (c *checker) checkPrivate(path, secret string) {
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return
+	}
+	if info.Mode().Perm()&0o077 != 0 {
 		c.complain("%s contains %s and others may use it (mode %#o): chmod 600 %s", path, secret, info.Mode().Perm(), path)
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 && int(owner) != os.Geteuid() {
+		c.complain("%s contains %s and belongs to uid %d, not to root or uid %d: chown it", path, secret, owner, os.Geteuid())
 	}
 }
 
@@ -171,6 +188,25 @@ func (c *checker) checkPlugins(conf *chrystoki.Config) {
 	}
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		c.complain("%s: %s is not a directory", keyPlugins, path)
+		return
+	}
+	if _, err := os.Stat(filepath.Join(path, pluginModule)); err != nil {
+		c.complain("%s: %s has no %s: unpack the service client again", keyPlugins, path, pluginModule)
+	}
+}
+
+// checkClient looks at what setenv makes absolute besides: the client's own TLS
+// files, which not every client has, and the slots of USB devices, which are shown
+// empty unless it switches them off.
+func (c *checker) checkClient(conf *chrystoki.Config) {
+	for _, key := range []string{keySSLConfig, keyPrivateKey, keyClientCert, keyServerCA} {
+		path := conf.Value(chrystoki.ClientSection, key)
+		if path != "" && c.isPath(key, path) && key == keyPrivateKey {
+			c.checkPrivate(path, "a private key")
+		}
+	}
+	if slots := conf.Value(chrystoki.CardReaderSection, keyUSBSlots); slots != "" && slots != "0" {
+		c.complain("%s is %s in section %s: run `source ./setenv` in %s, which sets it to 0", keyUSBSlots, slots, chrystoki.CardReaderSection, c.dir)
 	}
 }
 

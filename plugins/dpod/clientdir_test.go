@@ -42,6 +42,13 @@ XTC = {
 Misc = {
    PluginModuleDir = DIR/libs/64/plugins;
 }
+LunaSA Client = {
+   SSLConfigFile = DIR/etc/openssl.cnf;
+   ClientPrivKeyFile = DIR/etc/ClientNameKey.pem;
+}
+CardReader = {
+   LunaG5Slots = 0;
+}
 `
 
 // clientDir is an unpacked service client that is as it should be.
@@ -54,6 +61,12 @@ func newClientDir(t *testing.T) clientDir {
 		t.Fatal(err)
 	}
 	d.write(t, "libs/64/libCryptoki2.so", "a library", 0o755)
+	d.write(t, "libs/64/plugins/libdpod.plugin", "", 0o644)
+	if err := os.Mkdir(filepath.Join(d.path, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, "etc/openssl.cnf", "", 0o644)
+	d.write(t, "etc/ClientNameKey.pem", "", 0o600)
 	good := certificate(t, now.Add(-time.Hour), now.Add(time.Hour))
 	for _, name := range []string{"server-certificate.pem", "partition-ca-certificate.pem", "partition-certificate.pem"} {
 		d.write(t, name, good, 0o644)
@@ -184,6 +197,13 @@ func TestDefects(t *testing.T) {
 			d.write(t, "partition-certificate.pem", certificate(t, now.Add(-time.Hour), now.Add(time.Hour))+key, 0o644)
 		}, "partition-certificate.pem contains a private key and others may use it"},
 		{"no modules", func(t *testing.T, d clientDir) { d.remove(t, "libs/64/plugins") }, "PluginModuleDir: "},
+		{"module for the service absent", func(t *testing.T, d clientDir) { d.remove(t, "libs/64/plugins/libdpod.plugin") }, "has no libdpod.plugin"},
+		{"client's TLS configuration absent", func(t *testing.T, d clientDir) { d.remove(t, "etc/openssl.cnf") }, "SSLConfigFile: "},
+		{"client's key relative", func(t *testing.T, d clientDir) { d.configure(t, "DIR/etc/ClientNameKey.pem", "etc/ClientNameKey.pem") },
+			"ClientPrivKeyFile etc/ClientNameKey.pem is not absolute: " + setenv},
+		{"client's key open to others", func(t *testing.T, d clientDir) { d.write(t, "etc/ClientNameKey.pem", "", 0o640) },
+			"ClientNameKey.pem contains a private key and others may use it (mode 0640)"},
+		{"empty USB slots shown", func(t *testing.T, d clientDir) { d.configure(t, "LunaG5Slots = 0", "LunaG5Slots = 3") }, "LunaG5Slots is 3 in section CardReader: " + setenv},
 		{"modules are a file", func(t *testing.T, d clientDir) { d.configure(t, "libs/64/plugins", "server-certificate.pem") }, "server-certificate.pem is not a directory"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

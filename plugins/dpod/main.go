@@ -50,7 +50,11 @@ func open(ctx context.Context, req plugin.OpenRequest) (hsm.Token, error) {
 	config.TokenWait = tokenWait
 	config.Hints = hints()
 	config.Inspect = assumeFIPS(fips, lunaclient.Inspector(config.Library))
-	return lunaclient.Open(ctx, config, conf.HAGroups())
+	token, err := lunaclient.Open(ctx, config, conf.HAGroups())
+	if err != nil {
+		return nil, withReach(ctx, err, conf)
+	}
+	return token, nil
 }
 
 // readFIPS reads how the service was created: in FIPS mode unless the setting

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/pkcs11/softhsmtest"
 	"github.com/kmsbroker/kmsbroker/plugins/internal/chrystoki"
 )
 
@@ -67,6 +69,33 @@ func TestOpenRefusesSettings(t *testing.T) {
 	} {
 		if _, err := open(t.Context(), request(settings)); !errors.Is(err, hsm.Misconfigured) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v: got %v, want %q", settings, err, says)
+		}
+	}
+}
+
+// TestConfigDir: it names the library, and the library's configuration.
+func TestConfigDir(t *testing.T) {
+	f := softhsmtest.New(t)
+	t.Setenv("SOFTHSM2_CONF", f.ConfPath)
+	t.Setenv(chrystoki.DirVariable, "/elsewhere")
+	dir := t.TempDir()
+	conf := "Chrystoki2 = {\n LibUNIX64 = " + f.Library + ";\n}\n"
+	if err := os.WriteFile(filepath.Join(dir, chrystoki.FileName), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token, err := open(t.Context(), request(map[string]string{"config_dir": dir, "token_label": f.Label}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := token.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if got := os.Getenv(chrystoki.DirVariable); got != dir {
+		t.Errorf("the library was pointed to %q", got)
+	}
+	for dir, word := range map[string]string{"relative": "absolute", t.TempDir(): "no such file"} {
+		if _, err := open(t.Context(), request(map[string]string{"config_dir": dir, "token_label": f.Label})); !errors.Is(err, hsm.Misconfigured) || !strings.Contains(err.Error(), word) {
+			t.Errorf("config_dir %s: %v", dir, err)
 		}
 	}
 }

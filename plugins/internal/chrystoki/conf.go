@@ -24,6 +24,9 @@ const (
 	RESTSection    = "REST"
 	XTCSection     = "XTC"
 	MiscSection    = "Misc"
+	// ClientSection has the TLS files, and CardReaderSection the local devices.
+	ClientSection     = "LunaSA Client"
+	CardReaderSection = "CardReader"
 )
 
 // Dir returns the directory that the vendor's library reads its configuration
