@@ -31,6 +31,9 @@ func (b *Broker) allowed(r authz.Request) (authz.Decision, error) {
 	if err := checkContext(r.Context); err != nil {
 		return authz.Decision{}, err
 	}
+	if err := b.Audit.Ready(); err != nil {
+		return authz.Decision{}, unrecorded(err)
+	}
 	decision := b.policy.Load().Decide(r)
 	if !decision.Allowed {
 		return decision, denied(r, decision)

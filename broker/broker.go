@@ -96,19 +96,34 @@ func (b *Broker) record(ctx context.Context, event audit.Event) error {
 		event.Door = call.Door
 		event.Caller = &audit.Caller{UID: call.Caller.UID, GID: call.Caller.GID, PID: call.Caller.PID, Unit: call.Caller.Unit.Name}
 	}
-	if err := b.Audit.Append(ctx, event); err != nil {
-		f := failure.New(failure.Unavailable, "AUDIT", "the audit trail cannot be written: %v", err).
-			WithHint("free space in the state directory or repair the disk; nothing is done unrecorded")
-		f.Err = err
-		return f
+	return unrecorded(b.Audit.Append(ctx, event))
+}
+
+const reasonAudit = "AUDIT"
+
+// unrecorded is the failure of a call for want of a record.
+func unrecorded(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	f := failure.New(failure.Unavailable, reasonAudit, "the audit trail cannot be written: %v", err).
+		WithHint("free space in the state directory or repair the disk; nothing is done unrecorded")
+	f.Err = err
+	return f
 }
 
 // finish records how a call ended, and returns its error or the trail's.
 func (b *Broker) finish(ctx context.Context, event audit.Event, err error) error {
+	if f := failure.From(err); f != nil && f.Reason == reasonAudit {
+		return err // counted already
+	}
 	if event.Outcome = audit.Done; err != nil {
 		f := failure.From(err)
+		if f.RequestID == "" && event.RequestID != "" {
+			told := *f
+			told.RequestID = event.RequestID // KMS was asked, and then something else refused
+			f, err = &told, &told
+		}
 		event.Reason, event.Outcome = f.Reason, audit.Failed
 		if f.Kind == failure.Denied {
 			event.Outcome = audit.Denied
@@ -118,7 +133,8 @@ func (b *Broker) finish(ctx context.Context, event audit.Event, err error) error
 		}
 	}
 	// The call is over even if the caller has gone; the record is not.
-	if auditErr := b.record(context.WithoutCancel(ctx), event); auditErr != nil && err == nil {
+	auditErr := b.record(context.WithoutCancel(ctx), event)
+	if auditErr != nil && (err == nil || event.Outcome == audit.Denied) {
 		return auditErr
 	}
 	return err

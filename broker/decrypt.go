@@ -102,6 +102,9 @@ func (b *Broker) authorizeUnnamed(r authz.Request, region string) (importer.Endp
 	if err := checkContext(r.Context); err != nil {
 		return importer.Endpoint{}, authz.Decision{}, err
 	}
+	if err := b.Audit.Ready(); err != nil {
+		return importer.Endpoint{}, authz.Decision{}, unrecorded(err)
+	}
 	endpoint, err := b.Regions.In(region)
 	if err != nil {
 		return importer.Endpoint{}, authz.Decision{}, err
@@ -128,12 +131,12 @@ func (b *Broker) authorizeUnnamed(r authz.Request, region string) (importer.Endp
 	return importer.Endpoint{}, authz.Decision{}, denied(r, authz.Decision{})
 }
 
-// candidates are the keys that the caller may decrypt with in some context, some of
-// them more than once. Of ten thousand keys few are looked at, as long as grants
+// candidates are the keys that the caller may decrypt with in its context unless a
+// grant denies it, some of them more than once. Of ten thousand keys few are looked at, as long as grants
 // name keys.
 func (b *Broker) candidates(policy *authz.Policy, r authz.Request) iter.Seq[*keyring.Key] {
 	return func(yield func(*keyring.Key) bool) {
-		for _, pattern := range policy.Patterns(r.Caller, r.Operation) {
+		for _, pattern := range policy.Patterns(r) {
 			if key, err := b.Keyring.Key(pattern); err == nil {
 				if !yield(key) {
 					return

@@ -90,7 +90,7 @@ func (c *Client) GenerateDataKeysWithoutPlaintext(ctx context.Context, n int, ke
 func (c *Client) dataKeys(ctx context.Context, generate method[*v1.GenerateDataKeyBatchRequest, *v1.GenerateDataKeyBatchResponse],
 	n int, key string, bytes int, encryptionContext map[string]string,
 ) []Result[DataKey] {
-	requests := make([]*v1.GenerateDataKeyRequest, n)
+	requests := make([]*v1.GenerateDataKeyRequest, max(n, 0))
 	for i := range requests {
 		requests[i] = &v1.GenerateDataKeyRequest{Key: key, Region: c.region, NumberOfBytes: uint32(max(bytes, 0)), EncryptionContext: encryptionContext}
 	}

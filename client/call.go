@@ -26,7 +26,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, do method[Req, Resp], r
 		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
 		defer cancel()
 	}
-	began := time.Now()
+	var lost time.Time // since when nobody answers
 	for {
 		answer, err := do(ctx, req)
 		if err == nil {
@@ -39,7 +39,10 @@ func call[Req, Resp any](ctx context.Context, c *Client, do method[Req, Resp], r
 			c.conn.answered.Store(true)
 			return answer, err
 		}
-		if !c.conn.answered.Load() || time.Since(began) > restartTime {
+		if lost.IsZero() {
+			lost = time.Now()
+		}
+		if !c.conn.answered.Load() || time.Since(lost) > restartTime {
 			return answer, err
 		}
 		select {

@@ -232,6 +232,20 @@ func (l *Log) submit(ctx context.Context, e entry) error {
 	return l.await(ctx, e)
 }
 
+// Ready returns why the record of an application's call could not be written now,
+// nil if it could or need not be. Who asks before the call spares what the call costs;
+// Append says it again afterwards.
+func (l *Log) Ready() error {
+	if l.Unrecorded {
+		return nil
+	}
+	err := l.refusal(false)
+	if err == nil || errors.Is(err, ErrClosed) {
+		return err
+	}
+	return l.refuse(err, true)
+}
+
 // refusal is why nothing new is accepted. Administrative records are tried
 // nevertheless unless the disk is silent.
 func (l *Log) refusal(admin bool) error {

@@ -98,7 +98,9 @@ func (l *Log) turn(closing bool) {
 	gap := l.takeGap()
 	own := l.ownEntries(gap, closing)
 	err := l.commit(append(own, batch...))
-	l.finish(own, batch, gap, err)
+	if l.finish(own, batch, gap, err) {
+		l.logChange(err)
+	}
 	if err == nil && slices.ContainsFunc(batch, func(e entry) bool { return e.admin }) {
 		signal(l.moved)
 	}
@@ -140,17 +142,16 @@ func (l *Log) ownEntries(g gap, all bool) []entry {
 	return entries
 }
 
-// finish notes how a batch ended.
-func (l *Log) finish(own, batch []entry, g gap, err error) {
+// finish notes how a batch ended, and reports whether that is news. Nothing is logged
+// under the lock: a log that blocks must not hold up those who ask how things are.
+func (l *Log) finish(own, batch []entry, g gap, err error) (news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busy = time.Time{}
-	if (err == nil) != (l.failure == nil) {
-		l.logChange(err)
-	}
+	news = (err == nil) != (l.failure == nil)
 	l.failure = err
 	if err == nil {
-		return
+		return news
 	}
 	l.stats.Failures++
 	if g.refused+g.unrecorded > 0 { // its entry is the first, and made anew
@@ -166,6 +167,7 @@ func (l *Log) finish(own, batch []entry, g gap, err error) {
 		}
 	}
 	l.pending = append(kept, l.pending...)
+	return news
 }
 
 func (l *Log) logChange(err error) {
@@ -187,11 +189,12 @@ func (l *Log) refill() {
 
 func (l *Log) setShort(err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if (err == nil) != (l.short == nil) {
+	news := (err == nil) != (l.short == nil)
+	l.short = err
+	l.mu.Unlock()
+	if news {
 		l.logShort(err)
 	}
-	l.short = err
 }
 
 func (l *Log) logShort(err error) {

@@ -53,16 +53,22 @@ func (m miss) String() string {
 	return m.condition
 }
 
-// match compares a request with the conditions of a grant, those that cost the
-// least first.
+// match compares a request with the conditions of a grant.
 func (g *Grant) match(r *Request) miss {
+	m := g.matchBut(r)
+	if (m == (miss{}) || m.entry != "") && !matchAny(g.Keys, r.Key) {
+		return miss{condition: "key"}
+	}
+	return m
+}
+
+// matchBut compares all but the key, what costs the least first.
+func (g *Grant) matchBut(r *Request) miss {
 	switch {
 	case !slices.Contains(g.Operations, r.Operation):
 		return miss{condition: "operation"}
 	case !g.covers(&r.Caller):
 		return miss{condition: "caller"}
-	case !matchAny(g.Keys, r.Key):
-		return miss{condition: "key"}
 	}
 	for name, template := range g.Context {
 		if !g.requires(template, name, r) {

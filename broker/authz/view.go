@@ -1,7 +1,5 @@
 package authz
 
-import "slices"
-
 // Permission is an operation that a caller may do with a key, given that the
 // encryption context has certain entries.
 type Permission struct {
@@ -56,12 +54,12 @@ func (p *Policy) Names(caller Caller) bool {
 	return false
 }
 
-// Patterns returns the names and globs of the keys with which some grant allows a
-// caller an operation in some context. MatchKey compares one with a name.
-func (p *Policy) Patterns(caller Caller, operation Operation) []string {
+// Patterns returns the names and globs of the keys of those grants that allow what a
+// request asks for, whatever key it names. MatchKey compares one with a name.
+func (p *Policy) Patterns(r Request) []string {
 	var patterns []string
 	for i := range p.rules {
-		if g := &p.rules[i].Grant; g.Effect == Allow && slices.Contains(g.Operations, operation) && g.covers(&caller) {
+		if g := &p.rules[i].Grant; g.Effect == Allow && g.matchBut(&r) == (miss{}) {
 			patterns = append(patterns, g.Keys...)
 		}
 	}

@@ -275,7 +275,7 @@ func (k *Keyring) Update(name string, change func(*Key) error) (*Key, error) {
 
 func notFound(name string) error {
 	return failure.New(failure.NotFound, "KEY_NOT_FOUND", "there is no key %.80q", name).
-		WithHint("`kmsbrokerctl key list` shows the keys")
+		WithHint("`kmsbrokerctl key list` shows the keys, and `kmsbrokerctl whoami` those that a caller may use")
 }
 
 // write runs fn in a transaction on a copy of the snapshot and publishes the

@@ -47,7 +47,7 @@ type ServerConfig struct {
 // NewServer returns a gRPC server for a Unix socket whose handlers find their
 // caller with [CallerOf] and return errors of the core.
 func NewServer(config ServerConfig) *grpc.Server {
-	c := calls{config.Log, newFailureLog(config.Log), config.Observe}
+	c := NewCalls(config.Log, config.Observe)
 	options := []grpc.ServerOption{
 		grpc.Creds(peerCredentials{config.Units, config.Shares}),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -66,14 +66,16 @@ func NewServer(config ServerConfig) *grpc.Server {
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
-			err = c.serve(ctx, info.FullMethod, func() error {
+			defer config.Shares.handling(ctx)()
+			err = c.Serve(ctx, info.FullMethod, func() error {
 				answer, err = next(ctx, req)
 				return err
 			})
 			return answer, err
 		}),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			return c.serve(stream.Context(), info.FullMethod, func() error { return next(srv, stream) })
+			defer config.Shares.handling(stream.Context())()
+			return c.Serve(stream.Context(), info.FullMethod, func() error { return next(srv, stream) })
 		}),
 	}
 	if config.Shares != nil {
@@ -82,15 +84,21 @@ func NewServer(config ServerConfig) *grpc.Server {
 	return grpc.NewServer(options...)
 }
 
-// calls is what surrounds every call of a server.
-type calls struct {
+// Calls is what surrounds every call of a door.
+type Calls struct {
 	log      *slog.Logger
 	failures *failureLog
 	observe  Observe
 }
 
-// serve makes a call and returns what goes over the socket.
-func (c calls) serve(ctx context.Context, method string, call func() error) error {
+// NewCalls makes the surroundings of a door's calls.
+func NewCalls(log *slog.Logger, observe Observe) *Calls {
+	return &Calls{log, newFailureLog(log), observe}
+}
+
+// Serve makes a call of a method, or an item of a batch, and returns what goes over
+// the socket: a panic ends that one alone.
+func (c *Calls) Serve(ctx context.Context, method string, call func() error) error {
 	began := time.Now()
 	err := c.survive(method, call)
 	c.observe(path.Base(method), err, time.Since(began))
@@ -100,7 +108,7 @@ func (c calls) serve(ctx context.Context, method string, call func() error) erro
 
 // survive turns a panic into an error of that one call. The panic's value may
 // hold anything and is not logged.
-func (c calls) survive(method string, call func() error) (err error) {
+func (c *Calls) survive(method string, call func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.log.Error("panic in a call", "method", method, "stack", string(debug.Stack()))

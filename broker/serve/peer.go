@@ -24,7 +24,6 @@ type peerCredentials struct {
 type callerInfo struct {
 	credentials.CommonAuthInfo
 	caller authz.Caller
-	owner  owner // if there are shares
 }
 
 func (callerInfo) AuthType() string { return "SO_PEERCRED" }
@@ -39,7 +38,7 @@ func (c peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.A
 		caller:         caller,
 	}
 	if c.shares != nil {
-		if conn, info.owner, err = c.shares.connect(conn, caller); err != nil {
+		if conn, err = c.shares.connect(conn, caller); err != nil {
 			return nil, nil, err
 		}
 	}

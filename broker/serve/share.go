@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/peer"
@@ -20,6 +21,8 @@ const (
 	maxCalls         = 512              // under way; each connection has at most maxStreams
 	maxStrangers     = 1024             // connections of all strangers together
 	maxStrangerCalls = 128              // of all strangers together
+	maxAll           = 1 << 15          // connections of everybody: half of the daemon's descriptors
+	maxAllCalls      = 1 << 13          // of everybody
 	callTime         = 60 * time.Second // from the first byte of a call to its answer
 )
 
@@ -36,6 +39,7 @@ type Shares struct {
 
 	mu   sync.Mutex
 	used map[owner]*use
+	all  use
 }
 
 type owner struct {
@@ -61,34 +65,46 @@ func NewShares(ctx context.Context, named func(authz.Caller) bool, service strin
 
 // connect gives a new connection its owner. Those of a uid are counted by
 // [LimitPerUID] already.
-func (s *Shares) connect(conn net.Conn, caller authz.Caller) (net.Conn, owner, error) {
-	o := owner{uid: caller.UID}
-	if !s.named(caller) {
-		o = owner{stranger: true}
-	}
+func (s *Shares) connect(conn net.Conn, caller authz.Caller) (net.Conn, error) {
+	o := s.owner(caller)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	u := s.of(o)
+	if o.stranger && u.connections >= maxStrangers || s.all.connections >= maxAll {
+		s.forget(o, u)
+		s.refused(RefusedConnection)
+		return nil, errCrowded
+	}
+	u.connections++
+	s.all.connections++
+	return &ownedConn{Conn: conn, release: sync.OnceFunc(func() { s.disconnect(o) })}, nil
+}
+
+// errCrowded ends a handshake; the client sees its connection closed.
+var errCrowded = failure.New(failure.Throttled, "CONNECTIONS", "too many connections")
+
+func (s *Shares) owner(caller authz.Caller) owner {
+	if !s.named(caller) {
+		return owner{stranger: true}
+	}
+	return owner{uid: caller.UID}
+}
+
+func (s *Shares) of(o owner) *use {
 	u := s.used[o]
 	if u == nil {
 		u = &use{}
 		s.used[o] = u
 	}
-	if o.stranger && u.connections == maxStrangers {
-		s.refused(RefusedConnection)
-		return nil, o, errStrangers
-	}
-	u.connections++
-	return &ownedConn{Conn: conn, release: sync.OnceFunc(func() { s.disconnect(o) })}, o, nil
+	return u
 }
-
-// errStrangers ends a handshake; the client sees its connection closed.
-var errStrangers = failure.New(failure.Throttled, "CONNECTIONS", "too many connections of users without a grant")
 
 func (s *Shares) disconnect(o owner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.used[o]
 	u.connections--
+	s.all.connections--
 	s.forget(o, u)
 }
 
@@ -109,21 +125,54 @@ func (s *Shares) begin(ctx context.Context, info *tap.Info) (context.Context, er
 	if !ok {
 		return ctx, nil
 	}
-	if err := s.enter(caller.owner); err != nil {
+	// Asked anew each time, because the policy may have been reloaded.
+	t := &ticket{owner: s.owner(caller.caller)}
+	if err := s.enter(t.owner); err != nil {
 		return nil, Status(err)
 	}
 	var limited context.Context
 	var cancel context.CancelFunc
 	release := func() bool { return true }
-	if strings.HasPrefix(info.FullMethodName, s.service) {
+	if strings.HasPrefix(info.FullMethodName, s.service) || t.owner.stranger {
 		limited, cancel = context.WithTimeout(ctx, s.callTime)
 	} else {
 		limited, cancel = context.WithCancel(ctx)
 		release = context.AfterFunc(s.stopping, cancel)
 	}
-	// The context of the stream ends with it, and not before its handler.
-	context.AfterFunc(ctx, func() { release(); cancel(); s.leave(caller.owner) })
-	return limited, nil
+	context.AfterFunc(ctx, func() {
+		release()
+		cancel()
+		// A stream that is reset ends its context, and not its handler.
+		if t.state.CompareAndSwap(waiting, ended) {
+			s.leave(t.owner)
+		}
+	})
+	return context.WithValue(limited, ticketKey{}, t), nil
+}
+
+// ticket is the place of a call. It is given back by the handler, or by the end of
+// the stream if there never was one.
+type ticket struct {
+	owner owner
+	state atomic.Int32
+}
+
+const (
+	waiting int32 = iota // for its message
+	handled              // by its handler, which gives the place back
+	ended                // without a handler
+)
+
+type ticketKey struct{}
+
+// handling takes over the place of a call, which is given back by what it returns.
+// Where there are no shares that is nothing.
+func (s *Shares) handling(ctx context.Context) (done func()) {
+	t, ok := ctx.Value(ticketKey{}).(*ticket)
+	if !ok || !t.state.CompareAndSwap(waiting, handled) {
+		return func() {}
+	}
+	return func() { s.leave(t.owner) }
 }
 
 func (s *Shares) enter(o owner) error {
@@ -133,14 +182,18 @@ func (s *Shares) enter(o owner) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.used[o]
-	if u == nil || u.calls == most {
-		s.refused(RefusedCall)
-		return failure.New(failure.Throttled, "CALLS", "%s %d calls under way, which is all that is allowed", whose, most).
-			WithHint("wait for answers before calling again")
+	u := s.of(o)
+	if s.all.calls >= maxAllCalls {
+		most, whose = maxAllCalls, "all users together have"
+	} else if u.calls < most {
+		u.calls++
+		s.all.calls++
+		return nil
 	}
-	u.calls++
-	return nil
+	s.forget(o, u)
+	s.refused(RefusedCall)
+	return failure.New(failure.Throttled, "CALLS", "%s %d calls under way, which is all that is allowed", whose, most).
+		WithHint("wait for answers before calling again")
 }
 
 func (s *Shares) leave(o owner) {
@@ -148,6 +201,7 @@ func (s *Shares) leave(o owner) {
 	defer s.mu.Unlock()
 	u := s.used[o]
 	u.calls--
+	s.all.calls--
 	s.forget(o, u)
 }
 

@@ -133,28 +133,94 @@ func TestStrangersShareConnections(t *testing.T) {
 	defer b.Close()
 	var first net.Conn
 	for uid := range uint32(maxStrangers) {
-		conn, o, err := s.connect(a, authz.Caller{UID: 1000 + uid})
-		if err != nil || !o.stranger {
-			t.Fatalf("stranger %d: %+v, %v", uid, o, err)
+		conn, err := s.connect(a, authz.Caller{UID: 1000 + uid})
+		if err != nil {
+			t.Fatalf("stranger %d: %v", uid, err)
 		}
 		if first == nil {
 			first = conn
 		}
 	}
-	if _, _, err := s.connect(a, authz.Caller{UID: 5}); err == nil || refused != 1 {
+	if _, err := s.connect(a, authz.Caller{UID: 5}); err == nil || refused != 1 {
 		t.Errorf("one stranger too many: %v, refused %d", err, refused)
 	}
-	if _, o, err := s.connect(a, authz.Caller{UID: 7}); err != nil || o != (owner{uid: 7}) {
-		t.Errorf("a user with a grant: %+v, %v", o, err)
+	if _, err := s.connect(a, authz.Caller{UID: 7}); err != nil || s.used[owner{uid: 7}] == nil {
+		t.Errorf("a user with a grant: %v", err)
 	}
 	first.Close()
 	first.Close() // counts once
-	if _, _, err := s.connect(a, authz.Caller{UID: 5}); err != nil {
+	if _, err := s.connect(a, authz.Caller{UID: 5}); err != nil {
 		t.Errorf("after one left: %v", err)
 	}
-	if _, _, err := s.connect(a, authz.Caller{UID: 5}); err == nil {
+	if _, err := s.connect(a, authz.Caller{UID: 5}); err == nil {
 		t.Error("a place was given twice")
 	}
+}
+
+// TestEverybodyTogether: an account with a grant to its group can be 65,536 uids. The
+// door has an end all the same.
+func TestEverybodyTogether(t *testing.T) {
+	refused := map[string]int{}
+	s := NewShares(t.Context(), func(authz.Caller) bool { return true }, "x", func(what string) { refused[what]++ })
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	for uid := range uint32(maxAll) {
+		if _, err := s.connect(a, authz.Caller{UID: uid}); err != nil {
+			t.Fatalf("uid %d: %v", uid, err)
+		}
+	}
+	if _, err := s.connect(a, authz.Caller{UID: 1 << 20}); err == nil || refused[RefusedConnection] != 1 {
+		t.Errorf("one too many: %v", err)
+	}
+	for uid := range uint32(maxAllCalls) {
+		if err := s.enter(owner{uid: uid}); err != nil {
+			t.Fatalf("call %d: %v", uid, err)
+		}
+	}
+	if err := s.enter(owner{uid: 1 << 20}); err == nil || refused[RefusedCall] != 1 {
+		t.Errorf("one call too many: %v", err)
+	}
+	s.leave(owner{uid: 1})
+	if err := s.enter(owner{uid: 1 << 20}); err != nil {
+		t.Errorf("after one ended: %v", err)
+	}
+}
+
+// TestResetGivesNothingBack: a caller who resets his calls has their handlers on his
+// account until they have ended.
+func TestResetGivesNothingBack(t *testing.T) {
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int64
+	d := openShared(t, true, func(context.Context) error {
+		if calls.Add(1) == 1 {
+			close(begun)
+			<-proceed
+		}
+		return nil
+	})
+	ctx, reset := context.WithCancel(t.Context())
+	called := make(chan error, 1)
+	go func() {
+		_, err := d.dial(t).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+		called <- err
+	}()
+	<-begun
+	reset()
+	<-called
+	c := d.dial(t)
+	for range 10 { // by now the reset has arrived
+		if _, err := c.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.shares.mu.Lock()
+	n := d.shares.all.calls
+	d.shares.mu.Unlock()
+	if n < 1 {
+		t.Error("no call is on account while one is handled")
+	}
+	close(proceed)
 }
 
 // rawCall begins a call whose message has size bytes, without sending it.

@@ -48,6 +48,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	backends := makeBackends(cfg, keys, trail, log)
 	units := doors.Units{WithoutPIDFD: cfg.UnitWithoutPIDFD}
 	warnOfUnits(cfg.Grants, units.Unknown(), log)
+	reload.unitsUnknown = units.Unknown()
 	core := broker.New(broker.Config{
 		Version: version, Keyring: keys, Audit: trail, Backends: backends,
 		Regions: regions, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now, Log: log, Evidence: signer,
@@ -67,7 +68,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	var running sync.WaitGroup
 	running.Go(func() { backends.Run(backendCtx) })
 	running.Go(func() { core.KeepMaterial(backendCtx) })
-	running.Go(func() { reload.serve(backendCtx, core, log) })
+	running.Go(func() { reload.serve(backendCtx, core) })
 	err = openDoors(ctx, cfg.Sockets, units, core, measured, log)
 	stopBackends()
 	running.Wait()

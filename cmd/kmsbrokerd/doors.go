@@ -44,7 +44,7 @@ func makeDoors(ctx context.Context, sockets config.Sockets, units doors.Units, c
 		Log: log, Observe: measured.Door(app.Door), Units: units,
 		Shares: doors.NewShares(ctx, core.Names, v1.Crypto_ServiceDesc.ServiceName, measured.Refused(app.Door)),
 	})
-	v1.RegisterCryptoServer(appServer, app.New(core))
+	v1.RegisterCryptoServer(appServer, app.New(core, doors.NewCalls(log, measured.Door(app.Door))))
 	grpc_health_v1.RegisterHealthServer(appServer, &doors.Health{
 		Services: []string{v1.Crypto_ServiceDesc.ServiceName}, Serving: core.Serving,
 	})

@@ -78,7 +78,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer signal.Stop(hangup)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, cfg, &reloader{path: *path, running: cfg, hangup: hangup}, log); err != nil {
+	if err := serve(ctx, cfg, &reloader{path: *path, running: cfg, hangup: hangup, log: log}, log); err != nil {
 		log.Error("kmsbrokerd stopped", "error", err)
 		return exitFailed
 	}

@@ -19,6 +19,9 @@ type reloader struct {
 	path    string
 	running *config.Config
 	hangup  <-chan os.Signal // SIGHUP
+	log     *slog.Logger
+	// unitsUnknown says why no caller's unit can be known; "" if they can.
+	unitsUnknown string
 }
 
 // read returns the grants of the file, which must be right as a whole.
@@ -27,6 +30,7 @@ func (r *reloader) read() (broker.Reloaded, error) {
 	if err != nil {
 		return broker.Reloaded{}, brief(err)
 	}
+	warnOfUnits(next.Grants, r.unitsUnknown, r.log)
 	return broker.Reloaded{Policy: authz.NewPolicy(next.Grants), Restart: r.running.Restart(next)}, nil
 }
 
@@ -48,7 +52,7 @@ func brief(err error) error {
 }
 
 // serve reloads the policy at each SIGHUP until ctx ends.
-func (r *reloader) serve(ctx context.Context, core *broker.Broker, log *slog.Logger) {
+func (r *reloader) serve(ctx context.Context, core *broker.Broker) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -57,17 +61,17 @@ func (r *reloader) serve(ctx context.Context, core *broker.Broker, log *slog.Log
 		}
 		loaded, err := core.ReloadPolicy(ctx, broker.Call{})
 		if err != nil {
-			log.Error("policy not reloaded", "error", err)
+			r.log.Error("policy not reloaded", "error", err)
 			continue
 		}
-		log.Info("policy reloaded", "grants", loaded.Policy.Len())
+		r.log.Info("policy reloaded", "grants", loaded.Policy.Len())
 		if len(loaded.Restart) > 0 {
-			log.Warn("settings differ that need a restart", "settings", loaded.Restart)
+			r.log.Warn("settings differ that need a restart", "settings", loaded.Restart)
 		}
 	}
 }
 
-// warnOfUnits tells once that grants to units match nobody.
+// warnOfUnits tells that grants to units match nobody.
 func warnOfUnits(grants []authz.Grant, unknown string, log *slog.Logger) {
 	if unknown != "" && slices.ContainsFunc(grants, func(g authz.Grant) bool { return len(g.Units) > 0 }) {
 		log.Warn("callers' units are unknown: what is allowed to units is allowed to nobody, and what is denied to them to everybody", "reason", unknown)

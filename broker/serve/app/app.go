@@ -15,11 +15,12 @@ const Door = "application"
 // Server implements kmsbroker.v1.Crypto on the core.
 type Server struct {
 	v1.UnimplementedCryptoServer
-	core *broker.Broker
+	core  *broker.Broker
+	items *serve.Calls
 }
 
-// New makes the door to a core.
-func New(core *broker.Broker) *Server { return &Server{core: core} }
+// New makes the door to a core. The items of batches are treated as calls are.
+func New(core *broker.Broker, items *serve.Calls) *Server { return &Server{core: core, items: items} }
 
 func call(ctx context.Context) (broker.Call, error) {
 	caller, err := serve.CallerOf(ctx)

@@ -9,7 +9,6 @@ import (
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
-	"github.com/kmsbroker/kmsbroker/broker/serve"
 )
 
 const (
@@ -21,7 +20,7 @@ const (
 
 // batch does every item and returns their results in the order of the items, each
 // made by done or failed. It fails itself only when it is no batch.
-func batch[Req, Resp, Item any](ctx context.Context, items []Req, do operation[Req, Resp],
+func batch[Req, Resp, Item any](ctx context.Context, s *Server, name string, items []Req, do operation[Req, Resp],
 	done func(Resp) Item, failed func(*v1.Failure) Item,
 ) ([]Item, error) {
 	from, err := call(ctx)
@@ -37,7 +36,12 @@ func batch[Req, Resp, Item any](ctx context.Context, items []Req, do operation[R
 	for range min(atOnce, len(items)) {
 		workers.Go(func() {
 			for i := range next {
-				if answer, err := do(ctx, from, items[i]); err != nil {
+				var answer Resp
+				err := s.items.Serve(ctx, name, func() (err error) {
+					answer, err = do(ctx, from, items[i])
+					return err
+				})
+				if err != nil {
 					results[i] = failed(failureOf(err))
 				} else {
 					results[i] = done(answer)
@@ -46,16 +50,19 @@ func batch[Req, Resp, Item any](ctx context.Context, items []Req, do operation[R
 		})
 	}
 	for i := range items {
+		if ctx.Err() != nil {
+			break // nobody waits for the results
+		}
 		next <- i
 	}
 	close(next)
 	workers.Wait()
-	return results, nil
+	return results, ctx.Err()
 }
 
-// failureOf says of an item what the status of a call would.
+// failureOf says of an item what the status of a call does.
 func failureOf(err error) *v1.Failure {
-	s := status.Convert(serve.Status(err))
+	s := status.Convert(err)
 	f := &v1.Failure{Code: int32(s.Code()), Message: s.Message()}
 	for _, detail := range s.Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {

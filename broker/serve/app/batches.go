@@ -8,7 +8,7 @@ import (
 
 // EncryptBatch implements v1.CryptoServer.
 func (s *Server) EncryptBatch(ctx context.Context, req *v1.EncryptBatchRequest) (*v1.EncryptBatchResponse, error) {
-	items, err := batch(ctx, req.GetItems(), s.encrypt, encryptDone, encryptFailed)
+	items, err := batch(ctx, s, "Encrypt", req.GetItems(), s.encrypt, encryptDone, encryptFailed)
 	return &v1.EncryptBatchResponse{Items: items}, err
 }
 
@@ -22,7 +22,7 @@ func encryptFailed(f *v1.Failure) *v1.EncryptBatchResponse_Item {
 
 // DecryptBatch implements v1.CryptoServer.
 func (s *Server) DecryptBatch(ctx context.Context, req *v1.DecryptBatchRequest) (*v1.DecryptBatchResponse, error) {
-	items, err := batch(ctx, req.GetItems(), s.decrypt, decryptDone, decryptFailed)
+	items, err := batch(ctx, s, "Decrypt", req.GetItems(), s.decrypt, decryptDone, decryptFailed)
 	return &v1.DecryptBatchResponse{Items: items}, err
 }
 
@@ -36,7 +36,7 @@ func decryptFailed(f *v1.Failure) *v1.DecryptBatchResponse_Item {
 
 // ReEncryptBatch implements v1.CryptoServer.
 func (s *Server) ReEncryptBatch(ctx context.Context, req *v1.ReEncryptBatchRequest) (*v1.ReEncryptBatchResponse, error) {
-	items, err := batch(ctx, req.GetItems(), s.reEncrypt, reEncryptDone, reEncryptFailed)
+	items, err := batch(ctx, s, "ReEncrypt", req.GetItems(), s.reEncrypt, reEncryptDone, reEncryptFailed)
 	return &v1.ReEncryptBatchResponse{Items: items}, err
 }
 
@@ -50,13 +50,13 @@ func reEncryptFailed(f *v1.Failure) *v1.ReEncryptBatchResponse_Item {
 
 // GenerateDataKeyBatch implements v1.CryptoServer.
 func (s *Server) GenerateDataKeyBatch(ctx context.Context, req *v1.GenerateDataKeyBatchRequest) (*v1.GenerateDataKeyBatchResponse, error) {
-	items, err := batch(ctx, req.GetItems(), s.generate(true), dataKeyDone, dataKeyFailed)
+	items, err := batch(ctx, s, "GenerateDataKey", req.GetItems(), s.generate(true), dataKeyDone, dataKeyFailed)
 	return &v1.GenerateDataKeyBatchResponse{Items: items}, err
 }
 
 // GenerateDataKeyWithoutPlaintextBatch implements v1.CryptoServer.
 func (s *Server) GenerateDataKeyWithoutPlaintextBatch(ctx context.Context, req *v1.GenerateDataKeyBatchRequest) (*v1.GenerateDataKeyBatchResponse, error) {
-	items, err := batch(ctx, req.GetItems(), s.generate(false), dataKeyDone, dataKeyFailed)
+	items, err := batch(ctx, s, "GenerateDataKeyWithoutPlaintext", req.GetItems(), s.generate(false), dataKeyDone, dataKeyFailed)
 	return &v1.GenerateDataKeyBatchResponse{Items: items}, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/internal/cgroup"
 )
 
 // ReloadPolicy implements v1.ControlServer.
@@ -28,7 +29,10 @@ func (s *Server) ExplainPolicy(_ context.Context, req *v1.ExplainPolicyRequest) 
 	if err != nil {
 		return nil, failure.New(failure.Invalid, "CALLER", "%v", err)
 	}
-	caller.Unit.Name = req.GetUnit()
+	if caller.Unit.Name = req.GetUnit(); caller.Unit.Name != "" && !cgroup.ValidUnit(caller.Unit.Name) {
+		return nil, failure.New(failure.Invalid, "CALLER", "%.100q is not the full name of a unit", caller.Unit.Name).
+			WithHint("with its suffix: web.service")
+	}
 	explained, err := s.core.ExplainPolicy(authz.Request{
 		Caller: caller, Operation: authz.Operation(req.GetOperation()), Key: req.GetKey(), Context: req.GetEncryptionContext(),
 	})
