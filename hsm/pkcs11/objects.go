@@ -14,8 +14,8 @@ import (
 
 // find returns the handles of all objects that match the template.
 func (s *session) find(template ...*p11.Attribute) (handles []p11.ObjectHandle, err error) {
-	s.looking.RLock()
-	defer s.looking.RUnlock()
+	s.guard.looking.Lock()
+	defer s.guard.looking.Unlock()
 	if err := s.FindObjectsInit(s.handle, template); err != nil {
 		return nil, deviceError(err, "search the token")
 	}
@@ -37,10 +37,10 @@ func (s *session) find(template ...*p11.Attribute) (handles []p11.ObjectHandle, 
 	}
 }
 
-// destroy removes an object while nobody looks at any.
+// destroy removes an object, and where that matters while nobody looks at any.
 func (s *session) destroy(object p11.ObjectHandle) error {
-	s.looking.Lock()
-	defer s.looking.Unlock()
+	s.guard.removing.Lock()
+	defer s.guard.removing.Unlock()
 	return s.DestroyObject(s.handle, object)
 }
 
@@ -94,9 +94,9 @@ func (s *session) attributeGroup(object p11.ObjectHandle, types []uint) (map[uin
 	for i, t := range types {
 		template[i] = p11.NewAttribute(t, nil)
 	}
-	s.looking.RLock()
+	s.guard.looking.Lock()
 	read, err := s.GetAttributeValue(s.handle, object, template)
-	s.looking.RUnlock()
+	s.guard.looking.Unlock()
 	if err != nil {
 		return nil, deviceError(err, "read the attributes of an object")
 	}

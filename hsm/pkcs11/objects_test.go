@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	p11 "github.com/miekg/pkcs11"
@@ -10,8 +11,9 @@ import (
 	"github.com/kmsbroker/kmsbroker/hsm"
 )
 
-// TestNothingGoesWhileSomebodyLooks: while one session searches or reads objects
-// others may, but no object is removed, and while one is removed nobody looks.
+// TestNothingGoesWhileSomebodyLooks: with a library that needs it, others may look
+// while one session searches or reads objects, but no object is removed, and while
+// one is removed nobody looks.
 func TestNothingGoesWhileSomebodyLooks(t *testing.T) {
 	_, spki := newRSA(t, 2048)
 	for function, want := range map[string]struct{ look, remove bool }{
@@ -24,6 +26,8 @@ func TestNothingGoesWhileSomebodyLooks(t *testing.T) {
 			_, shim, config := newShim(t)
 			token := openToken(t, config)
 			key := generate(t, token)
+			looking := new(sync.RWMutex)
+			token.pool.guard = apart(looking)
 			shim.arm(t, "%s block", function)
 			result := make(chan error, 1)
 			go func() {
@@ -36,7 +40,6 @@ func TestNothingGoesWhileSomebodyLooks(t *testing.T) {
 					t.Fatalf("the call did not block: %v", <-result)
 				}
 			}
-			looking := &token.pool.looking
 			look := looking.TryRLock()
 			if look {
 				looking.RUnlock()
@@ -53,6 +56,56 @@ func TestNothingGoesWhileSomebodyLooks(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestOthersGoOnWhileSomebodyLooks: with a library that keeps to the standard, a
+// search that takes its time holds up nobody else.
+func TestOthersGoOnWhileSomebodyLooks(t *testing.T) {
+	_, spki := newRSA(t, 2048)
+	for _, function := range []string{"C_FindObjectsInit", "C_GetAttributeValue", "C_DestroyObject"} {
+		t.Run(function, func(t *testing.T) {
+			_, shim, config := newShim(t)
+			token := openToken(t, config)
+			req := hsm.WrapRequest{Key: generate(t, token).ID, Algorithm: hsm.OAEPSHA1, PublicKey: spki}
+			shim.arm(t, "%s block", function)
+			const callers = 2
+			results := make(chan error, callers)
+			for range callers {
+				go func() {
+					_, err := token.Wrap(context.Background(), req)
+					results <- err
+				}()
+			}
+			for shim.calls(t, "blocked") < callers {
+				if len(results) > 0 {
+					t.Fatalf("the call did not block: %v", <-results)
+				}
+			}
+			shim.disarm()
+			for range callers {
+				if err := <-results; err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestWhoIsGuarded(t *testing.T) {
+	for _, test := range []struct {
+		manufacturer string
+		major, minor byte
+		want         bool
+	}{
+		{"IBM", 2, 20, true}, {"IBM", 3, 8, true}, {"IBM", 3, 13, true}, {"IBM", 3, 14, false}, {"IBM", 4, 0, false},
+		{"SoftHSM", 2, 6, false}, {"SafeNet", 10, 9, false}, {"", 0, 0, false},
+	} {
+		guard := guardFor(p11.Info{ManufacturerID: test.manufacturer, LibraryVersion: p11.Version{Major: test.major, Minor: test.minor}})
+		_, free := guard.removing.(unguarded)
+		if free == test.want {
+			t.Errorf("%s %d.%d is guarded: %t", test.manufacturer, test.major, test.minor, !free)
+		}
 	}
 }
 

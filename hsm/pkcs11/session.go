@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	p11 "github.com/miekg/pkcs11"
@@ -30,10 +29,7 @@ type pool struct {
 	turn    chan struct{} // full while a call gathers every place
 	closing chan struct{} // closed when no new call is admitted
 
-	// looking is held for reading while objects are searched or read, and for
-	// writing while some go. PKCS#11 admits both at once; opencryptoki before 3.14
-	// crashes, because a search looks at the session objects of others too.
-	looking sync.RWMutex
+	guard guard
 }
 
 // place is the right to use one session, and the idle session itself if one is
@@ -43,9 +39,9 @@ type place struct {
 	open    bool
 }
 
-func newPool(module *p11.Ctx, slot uint, size int, config Config) *pool {
+func newPool(module *p11.Ctx, slot uint, size int, guard guard, config Config) *pool {
 	p := &pool{
-		module: module, slot: slot, logger: config.Logger, hints: config.Hints,
+		module: module, slot: slot, logger: config.Logger, hints: config.Hints, guard: guard,
 		places: make(chan place, size), size: size, turn: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
 	for range size {
@@ -57,9 +53,9 @@ func newPool(module *p11.Ctx, slot uint, size int, config Config) *pool {
 // session is what a call works with.
 type session struct {
 	*p11.Ctx
-	handle  p11.SessionHandle
-	looking *sync.RWMutex // of the pool
-	logger  *slog.Logger
+	handle p11.SessionHandle
+	guard  guard // of the pool
+	logger *slog.Logger
 	// tainted says that the session must be closed after the call: something
 	// was left on it that could not be removed.
 	tainted bool
@@ -174,13 +170,13 @@ func (p *pool) run(held *place, fn func(s *session) error) error {
 		}
 		*held = place{session: handle, open: true}
 	}
-	s := &session{Ctx: p.module, handle: held.session, looking: &p.looking, logger: p.logger}
+	s := &session{Ctx: p.module, handle: held.session, guard: p.guard, logger: p.logger}
 	err := s.explain(fn(s))
 	if s.tainted || !reusable(err) {
 		// An error tells nothing new: the session is given up either way.
-		p.looking.Lock()
+		p.guard.removing.Lock()
 		_ = p.module.CloseSession(held.session)
-		p.looking.Unlock()
+		p.guard.removing.Unlock()
 		*held = place{}
 	}
 	return err

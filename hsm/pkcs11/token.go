@@ -164,7 +164,7 @@ func open(ctx context.Context, module *p11.Ctx, config Config) (*Token, error) {
 		inspect:    config.Inspect,
 		logger:     config.Logger,
 		login:      session,
-		pool:       newPool(module, slot.ID, size, config),
+		pool:       newPool(module, slot.ID, size, guardFor(info), config),
 		describing: make(chan struct{}, 1),
 	}, nil
 }
