@@ -5,13 +5,23 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/pkcs11"
 	"github.com/kmsbroker/kmsbroker/hsm/plugin"
 )
 
-func main() { plugin.Serve(open, plugin.WithTokenInitializer(initializer{})) }
+func main() {
+	shareProcessors()
+	plugin.Serve(open, plugin.WithTokenInitializer(initializer{}))
+}
+
+// shareProcessors leaves half of the processors to the daemon. SoftHSM computes
+// in this process and under its own locks: where it may run on all of them, both
+// programs spend more time on waking each other's threads and waiting for locks
+// than they gain. See BenchmarkWrap in test/bench.
+func shareProcessors() { runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2)) }
 
 // libraries are where Debian and its derivatives install SoftHSM.
 var libraries = []string{
