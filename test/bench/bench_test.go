@@ -4,26 +4,11 @@ package bench
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/x509"
-	"fmt"
-	"io"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/kmsbroker/kmsbroker/hsm"
-	"github.com/kmsbroker/kmsbroker/hsm/pkcs11"
-	"github.com/kmsbroker/kmsbroker/hsm/pkcs11/softhsmtest"
-	"github.com/kmsbroker/kmsbroker/hsm/plugin"
-	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
 const (
@@ -37,22 +22,36 @@ type side struct {
 	do   func(context.Context) error
 }
 
-// compare runs both sides in turns and reports the median throughput of each,
-// and the median of the ratios ours to theirs, round by round.
-func compare(b *testing.B, callers int, theirs, ours side) {
+// compare runs all sides in turns and reports the median throughput of each, and
+// the median of the ratios to theirs, round by round: ours as "ratio", those of
+// others, which are there to judge it by, under their names.
+func compare(b *testing.B, callers int, theirs, ours side, others ...side) {
 	b.Helper()
-	var ratios, a, z []float64
-	rate(b, callers, theirs) // warm up
-	rate(b, callers, ours)
-	for range rounds {
-		t, o := rate(b, callers, theirs), rate(b, callers, ours)
-		a, z, ratios = append(a, t), append(z, o), append(ratios, o/t)
+	sides := append([]side{theirs, ours}, others...)
+	rates, ratios := make([][]float64, len(sides)), make([][]float64, len(sides))
+	for _, s := range sides {
+		rate(b, callers, s) // warm up
 	}
-	b.ReportMetric(median(a), theirs.name+"/s")
-	b.ReportMetric(median(z), ours.name+"/s")
-	b.ReportMetric(median(ratios), "ratio")
+	for range rounds {
+		for i, s := range sides {
+			rates[i] = append(rates[i], rate(b, callers, s))
+			ratios[i] = append(ratios[i], last(rates[i])/last(rates[0]))
+		}
+	}
+	for i, s := range sides {
+		b.ReportMetric(median(rates[i]), s.name+"/s")
+		switch i {
+		case 0:
+		case 1:
+			b.ReportMetric(median(ratios[i]), "ratio")
+		default:
+			b.ReportMetric(median(ratios[i]), s.name+"-ratio")
+		}
+	}
 	b.ReportMetric(0, "ns/op")
 }
+
+func last(v []float64) float64 { return v[len(v)-1] }
 
 func rate(b *testing.B, callers int, s side) float64 {
 	b.Helper()
@@ -83,76 +82,4 @@ func rate(b *testing.B, callers int, s side) float64 {
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
-}
-
-// BenchmarkWrap compares wrapping through the plugin process with the same
-// engine and library in this process.
-func BenchmarkWrap(b *testing.B) {
-	fixture := softhsmtest.New(b)
-	b.Setenv("SOFTHSM2_CONF", fixture.ConfPath)
-	direct, err := pkcs11.Open(b.Context(), pkcs11.Config{Library: fixture.Library, TokenLabel: fixture.Label, PIN: hsm.PIN([]byte(fixture.PIN))})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer direct.Close(context.Background())
-	remote := openPlugin(b, fixture)
-	key, err := direct.GenerateKey(b.Context(), hsm.KeySpec{ID: hsm.NewKeyID(), Label: "bench"})
-	if err != nil {
-		b.Fatal(err)
-	}
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		b.Fatal(err)
-	}
-	spki, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
-	if err != nil {
-		b.Fatal(err)
-	}
-	req := hsm.WrapRequest{Key: key.ID, Algorithm: hsm.OAEPSHA1, PublicKey: spki}
-	wrap := func(t hsm.Token) func(context.Context) error {
-		return func(ctx context.Context) error { _, err := t.Wrap(ctx, req); return err }
-	}
-	for _, callers := range []int{1, 8} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			compare(b, callers, side{"in-process", wrap(direct)}, side{"plugin", wrap(remote)})
-		})
-	}
-}
-
-func openPlugin(b *testing.B, fixture *softhsmtest.Fixture) hsm.Token {
-	b.Helper()
-	path := filepath.Join(stage.Binaries(b), "plugins", "softhsm")
-	sockets := filepath.Join(b.TempDir(), "s")
-	if err := os.Mkdir(sockets, 0o700); err != nil {
-		b.Fatal(err)
-	}
-	process, err := plugin.Start(b.Context(), plugin.Command{
-		Path: path, SHA256: checksum(b, path), Env: []string{fixture.Env()}, SocketDir: sockets,
-		Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(process.Kill)
-	token, err := process.Open(b.Context(), plugin.OpenConfig{
-		Settings: map[string]string{"token_label": fixture.Label}, PIN: hsm.PIN([]byte(fixture.PIN)),
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return token
-}
-
-func checksum(b *testing.B, path string) []byte {
-	b.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		b.Fatal(err)
-	}
-	return h.Sum(nil)
 }

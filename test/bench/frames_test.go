@@ -2,52 +2,73 @@ package bench
 
 import (
 	"context"
-	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/pkcs11"
 )
 
-// boundaryVariable makes this test binary the far side of BenchmarkBoundary.
-const boundaryVariable = "KMSBROKER_BENCH_FAR_SIDE"
+// farSideVariable makes this test binary the far side of openFrames.
+const farSideVariable = "KMSBROKER_BENCH_FAR_SIDE"
 
 const (
 	// lanes is how many calls cross at once, each on a socket of its own.
 	lanes = 8
-	// workSize is how many bytes are hashed in about the time that SoftHSM takes
-	// for one wrap, 0.1 ms.
-	workSize = 200 << 10
 	// Sizes of a wrap's request and answer in bytes.
 	requestSize, answerSize = 340, 256
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(boundaryVariable) != "" {
-		farSide()
+	if os.Getenv(farSideVariable) != "" {
+		if err := farSide(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	os.Exit(m.Run())
 }
 
-// BenchmarkBoundary is the most that any carrier can reach on this machine: as
-// much computation as a wrap needs, here and in another process, with nothing in
-// between but a read and a write on either side; no gRPC, no TLS, no checks. Read
-// BenchmarkWrap beside it.
-func BenchmarkBoundary(b *testing.B) {
+// order tells the far side, on its standard input, what to do for each frame.
+type order struct {
+	Library, Label string
+	PIN            []byte
+	Request        hsm.WrapRequest
+}
+
+// openFrames is about the most that any carrier can reach: the engine and the
+// library in another process, behind a read and a write on either side; no gRPC,
+// no TLS, no checks.
+func openFrames(b *testing.B, d *device, req hsm.WrapRequest) func(context.Context) error {
+	b.Helper()
+	what, err := json.Marshal(order{Library: d.library, Label: d.label, PIN: []byte(d.pin), Request: req})
+	if err != nil {
+		b.Fatal(err)
+	}
 	far := exec.Command(os.Args[0])
-	far.Env = []string{boundaryVariable + "=1"}
+	far.Env = append([]string{farSideVariable + "=1"}, d.env...)
 	far.Stderr = os.Stderr
-	free := make(chan int, lanes)
+	stdin, err := far.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	free := make(chan *os.File, lanes)
 	for range lanes {
-		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
-		far.ExtraFiles = append(far.ExtraFiles, os.NewFile(uintptr(pair[1]), "far side"))
-		free <- pair[0]
+		near, other := os.NewFile(uintptr(pair[0]), "near side"), os.NewFile(uintptr(pair[1]), "far side")
+		b.Cleanup(func() { near.Close() })
+		defer other.Close() // the far side has its own by then
+		far.ExtraFiles = append(far.ExtraFiles, other)
+		free <- near
 	}
 	if err := far.Start(); err != nil {
 		b.Fatal(err)
@@ -56,47 +77,63 @@ func BenchmarkBoundary(b *testing.B) {
 		_ = far.Process.Kill()
 		_ = far.Wait()
 	})
-	input := make([]byte, workSize)
-	for _, callers := range []int{1, lanes} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			compare(b, callers,
-				side{"in-process", func(context.Context) error { compute(input); return nil }},
-				side{"far-side", func(context.Context) error {
-					lane := <-free
-					defer func() { free <- lane }()
-					return cross(lane)
-				}})
-		})
+	if _, err := stdin.Write(what); err != nil {
+		b.Fatal(err)
+	}
+	stdin.Close()
+	return func(context.Context) error {
+		lane := <-free
+		defer func() { free <- lane }()
+		return cross(lane)
 	}
 }
 
-func cross(lane int) error {
+func cross(lane *os.File) error {
 	buffer := make([]byte, requestSize)
-	if _, err := unix.Write(lane, buffer); err != nil {
+	if _, err := lane.Write(buffer); err != nil {
 		return err
 	}
-	_, err := unix.Read(lane, buffer)
+	n, err := lane.Read(buffer)
+	if err == nil && n != answerSize {
+		err = fmt.Errorf("an answer of %d bytes", n)
+	}
 	return err
 }
 
-func farSide() {
+// farSide wraps once for each frame, until the near side is gone.
+func farSide() error {
+	var what order
+	if err := json.NewDecoder(os.Stdin).Decode(&what); err != nil {
+		return err
+	}
+	token, err := pkcs11.Open(context.Background(), pkcs11.Config{Library: what.Library, TokenLabel: what.Label, PIN: hsm.PIN(what.PIN)})
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, lanes)
 	const firstLane = 3 // after the standard descriptors
 	for i := range lanes {
-		go func() {
-			buffer, input := make([]byte, requestSize), make([]byte, workSize)
-			for {
-				if n, err := unix.Read(firstLane+i, buffer); n <= 0 || err != nil {
-					os.Exit(0)
-				}
-				compute(input)
-				if _, err := unix.Write(firstLane+i, buffer[:answerSize]); err != nil {
-					os.Exit(0)
-				}
-			}
-		}()
+		if err := unix.SetNonblock(firstLane+i, true); err != nil {
+			return err
+		}
+		lane := os.NewFile(uintptr(firstLane+i), "lane")
+		go func() { ended <- answerFrames(lane, token, what.Request) }()
 	}
-	select {}
+	return <-ended
 }
 
-// compute hashes, which costs the same wherever it runs.
-func compute(input []byte) { sha256.Sum256(input) }
+func answerFrames(lane *os.File, token hsm.Token, req hsm.WrapRequest) error {
+	buffer := make([]byte, requestSize)
+	for {
+		if _, err := lane.Read(buffer); err != nil {
+			return err
+		}
+		blob, err := token.Wrap(context.Background(), req)
+		if err != nil {
+			return err
+		}
+		if _, err := lane.Write(blob); err != nil {
+			return err
+		}
+	}
+}
