@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kmsbroker/kmsbroker/kmsapi"
 	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
@@ -227,7 +226,7 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 		t.Fatalf("the daemon was not killed: %+v", r)
 	}
 	<-d.Ended()
-	known := cmks(t, s)
+	known := s.CMKs()
 	if err := s.Start().Wait("backend ready"); err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +239,7 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 	}
 	var key stage.Key
 	s.Must(s.Ctl(s.Control(), "-o", "json", "key", "show", "app-1"), &key)
-	after := cmks(t, s)
+	after := s.CMKs()
 	extra := rotatedTwice(sc, point)
 	if len(after) != sc.cmks+extra || key.State != "Enabled" || !slices.Contains(after, key.KeyID) {
 		t.Errorf("CMKs %v after %v, the key is %+v", after, known, key)
@@ -312,19 +311,4 @@ func checkEvidence(t *testing.T, s *stage.Stage) {
 	if wraps == 0 {
 		t.Error("the audit trail has no export")
 	}
-}
-
-func cmks(t *testing.T, s *stage.Stage) []string {
-	t.Helper()
-	var ids []string
-	for _, region := range []string{stage.Region, stage.OtherRegion} {
-		list, err := s.ClientIn(region).ListKeys(t.Context(), kmsapi.Page{Number: 1, Size: kmsapi.MaxPageSize})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, key := range list.Keys {
-			ids = append(ids, key.KeyID)
-		}
-	}
-	return ids
 }

@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
 // Result is how a command ended.
@@ -105,6 +108,30 @@ func (s *Stage) Import(name string, args ...string) Key {
 	return key
 }
 
+// Continue continues the import of a key that was interrupted.
+func (s *Stage) Continue(name string) Key {
+	s.t.Helper()
+	var key Key
+	s.Must(s.Ctl(s.Control(), "-o", "json", "key", "import", name), &key)
+	return key
+}
+
+// CMKs lists the CMKs of all regions, as KMS has them.
+func (s *Stage) CMKs() []string {
+	s.t.Helper()
+	var ids []string
+	for _, region := range []string{Region, OtherRegion} {
+		list, err := s.ClientIn(region).ListKeys(s.t.Context(), kmsapi.Page{Number: 1, Size: kmsapi.MaxPageSize})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, key := range list.Keys {
+			ids = append(ids, key.KeyID)
+		}
+	}
+	return ids
+}
+
 // Backend returns how the backend is.
 func (s *Stage) Backend() Backend {
 	s.t.Helper()
@@ -131,4 +158,38 @@ func (s *Stage) Objects() (secret, other int) {
 		}
 	}
 	return len(keys), all - len(keys)
+}
+
+// Command is a kmsbrokerctl that runs.
+type Command struct {
+	stage          *Stage
+	name           string
+	cmd            *exec.Cmd
+	stdout, stderr bytes.Buffer
+}
+
+// StartCtl starts kmsbrokerctl and does not wait for it.
+func (s *Stage) StartCtl(socket string, args ...string) *Command {
+	s.t.Helper()
+	c := &Command{stage: s, name: strings.Join(args, " ")}
+	c.cmd = exec.Command(filepath.Join(Binaries(s.t), "kmsbrokerctl"), append([]string{"--socket", socket}, args...)...)
+	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr
+	if err := c.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+// Interrupt is Ctrl-C.
+func (c *Command) Interrupt() {
+	c.stage.t.Helper()
+	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
+		c.stage.t.Fatal(err)
+	}
+}
+
+// Wait returns how the command ended.
+func (c *Command) Wait() Result {
+	_ = c.cmd.Wait()
+	return Result{c.name, c.cmd.ProcessState.ExitCode(), c.stdout.String(), c.stderr.String()}
 }

@@ -51,7 +51,7 @@ func TestAbandon(t *testing.T) {
 		return false
 	})
 	s.Refused(s.Ctl(s.Control(), "key", "import", "app-1", "--backend", "hsm", "--alias", "alias/a"), 1,
-		"import step parameters", "key import app-1 --backend hsm")
+		"import step parameters", "key import app-1`")
 	s.Refused(s.Ctl(s.Control(), "key", "abandon", "app-1"), 2, "--yes")
 	var left struct {
 		KeyID    string `json:"key_id"`
