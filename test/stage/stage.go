@@ -60,6 +60,7 @@ type Options struct {
 	Luna      *hsmsim.Sim       // a simulated Luna, instead of the SoftHSM token
 	Instances []string          // KMS instances that the emulator has
 	Clock     func() time.Time  // of the emulator, instead of time.Now
+	Quota     bool              // the emulator has the quotas of an account
 }
 
 // New makes a token, an emulator and a configuration in which the present user
@@ -75,7 +76,7 @@ func New(t testing.TB, opts Options) *Stage {
 	s := &Stage{t: t, Dir: dir, HSM: softhsmtest.New(t)}
 	s.KMS, err = emulator.New(emulator.Config{
 		Regions: []string{Region, OtherRegion}, AccessKeyID: AccessKeyID, AccessKeySecret: AccessKeySecret, Control: true,
-		Instances: opts.Instances, Clock: opts.Clock,
+		Instances: opts.Instances, Clock: opts.Clock, Quota: opts.Quota,
 	})
 	if err != nil {
 		t.Fatal(err)
