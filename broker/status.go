@@ -30,6 +30,7 @@ type Status struct {
 	AuditSeq   uint64
 	AuditHead  string
 	AuditErr   error // set while the trail cannot be written
+	Audit      audit.Stats
 	// EvidenceFingerprint is of the key that signs evidence.
 	EvidenceFingerprint string
 }
@@ -78,7 +79,7 @@ func (b *Broker) Status() Status {
 		Regions: b.regionStatus(), Backends: b.Backends.Status(),
 		Keys: len(keys), CMKs: countCMKs(keys), Expiring: b.expiring(keys), Unfinished: b.Keyring.Imports(),
 		Renewals: Renewals{Done: b.renewals.done.Load(), Failed: b.renewals.failed.Load()},
-		AuditSeq: head.Seq, AuditHead: head.Hash, AuditErr: b.Audit.Err(),
+		AuditSeq: head.Seq, AuditHead: head.Hash, AuditErr: b.Audit.Err(), Audit: b.Audit.Stats(),
 		EvidenceFingerprint: evidence.Fingerprint(b.Evidence.Public()),
 	}
 }

@@ -24,6 +24,9 @@ type state struct {
 	circuitState    *prometheus.Desc
 	auditRecords    *prometheus.Desc
 	auditWritable   *prometheus.Desc
+	auditUnwritten  *prometheus.Desc
+	auditSuppressed *prometheus.Desc
+	auditPending    *prometheus.Desc
 	keys            *prometheus.Desc
 	cmks            *prometheus.Desc
 	expiresIn       *prometheus.Desc
@@ -50,7 +53,14 @@ func newState(status func() broker.Status) *state {
 	s.auditRecords = desc("audit_records_total",
 		"Records in the audit trail, from its beginning.")
 	s.auditWritable = desc("audit_writable",
-		"1 while the audit trail can be written, 0 when the last attempt failed: then nothing is done or answered.")
+		"1 while the audit trail can be written, 0 when it cannot or is short of space: then applications are not answered, unless the configuration lets them, and administrators change nothing.")
+	s.auditUnwritten = desc("audit_unwritten_total",
+		"Calls that could not be recorded, refused or answered all the same.",
+		labelOutcome)
+	s.auditSuppressed = desc("audit_suppressed_denials_total",
+		"Refusals that have no record of their own and are counted in records of many.")
+	s.auditPending = desc("audit_pending_records",
+		"Records on their way to the disk.")
 	s.keys = desc("keys",
 		"Keys in the registry.")
 	s.cmks = desc("cmks",
@@ -87,6 +97,10 @@ func (s *state) Collect(metrics chan<- prometheus.Metric) {
 	s.collectCircuits(send, now.Regions)
 	send.counter(s.auditRecords, float64(now.AuditSeq))
 	send.gauge(s.auditWritable, one(now.AuditErr == nil))
+	send.counter(s.auditUnwritten, float64(now.Audit.Refused), "refused")
+	send.counter(s.auditUnwritten, float64(now.Audit.Unrecorded), "answered")
+	send.counter(s.auditSuppressed, float64(now.Audit.SuppressedDenials))
+	send.gauge(s.auditPending, float64(now.Audit.Pending))
 	s.collectKeys(send, now)
 }
 

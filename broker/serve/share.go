@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/tap"
 
@@ -21,7 +22,6 @@ const (
 	maxCalls         = 512              // under way; each connection has at most maxStreams
 	maxStrangers     = 1024             // connections of all strangers together
 	maxStrangerCalls = 128              // of all strangers together
-	maxAll           = 1 << 15          // connections of everybody: half of the daemon's descriptors
 	maxAllCalls      = 1 << 13          // of everybody
 	callTime         = 60 * time.Second // from the first byte of a call to its answer
 )
@@ -40,6 +40,7 @@ type Shares struct {
 	mu   sync.Mutex
 	used map[owner]*use
 	all  use
+	most int // connections of everybody
 }
 
 type owner struct {
@@ -60,7 +61,19 @@ const (
 // keep a place. Those of other services, which may be streams without end, go on
 // until ctx ends, so that they do not keep the server from stopping.
 func NewShares(ctx context.Context, named func(authz.Caller) bool, service string, refused func(what string)) *Shares {
-	return &Shares{named: named, service: "/" + service + "/", refused: refused, stopping: ctx, callTime: callTime, used: map[owner]*use{}}
+	return &Shares{
+		most:  openFiles() / 2, // the other half is for all else that the daemon does
+		named: named, service: "/" + service + "/", refused: refused, stopping: ctx, callTime: callTime, used: map[owner]*use{},
+	}
+}
+
+// openFiles is how many descriptors the process may have.
+func openFiles() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024 // what every Linux gives
+	}
+	return int(min(limit.Cur, 1<<20))
 }
 
 // connect gives a new connection its owner. Those of a uid are counted by
@@ -70,7 +83,7 @@ func (s *Shares) connect(conn net.Conn, caller authz.Caller) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.of(o)
-	if o.stranger && u.connections >= maxStrangers || s.all.connections >= maxAll {
+	if o.stranger && u.connections >= maxStrangers || s.all.connections >= s.most {
 		s.forget(o, u)
 		s.refused(RefusedConnection)
 		return nil, errCrowded

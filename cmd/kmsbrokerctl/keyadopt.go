@@ -40,7 +40,7 @@ func (c *ctl) keyForget() *cobra.Command {
 		Use: "forget NAME", Args: cobra.ExactArgs(1),
 		Short: "Remove a name; its CMKs and HSM keys stay and are shown once more",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := c.confirm(cmd.Context(), "key", args[0], "applications can no longer use it; its CMKs and HSM keys stay", yes); err != nil {
+			if err := c.confirm(cmd.Context(), "key", args[0], "applications can no longer use it, and its history ends unless `key evidence` has kept it; its CMKs and HSM keys stay", yes); err != nil {
 				return err
 			}
 			err := c.keyAnswer(func(control v1.ControlClient) (*v1.Key, error) {

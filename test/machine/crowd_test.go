@@ -116,8 +116,9 @@ func TestSlowAndLarge(t *testing.T) {
 		t.Errorf("250 slow calls cost %d KiB", grown)
 	}
 	slow.End()
-	as := As{User: Alice, Stdin: make([]byte, 7000)}
-	b.Refused(b.Ctl(as, "encrypt", "--key", "payments"), 1, "6144")
+	if got := strings.TrimSpace(b.Must(b.Run(As{User: Bob}, callerProgram, "oversize"))); got != "ResourceExhausted" {
+		t.Errorf("a message of 2 GiB: %s", got)
+	}
 }
 
 // TestFlood: a user who floods the daemon is told to slow down, and another gets

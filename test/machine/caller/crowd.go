@@ -131,15 +131,44 @@ func beginCall(framer *http2.Framer, size uint32) error {
 		framer.WriteData(1, false, binary.BigEndian.AppendUint32([]byte{0}, size)))
 }
 
-// flood prints a line when a call was refused for being one too many, and in the end
-// how many succeeded, were refused, and failed.
-func flood(key string, n int) error {
+// oversize prints the gRPC status of a call whose message is too large to come.
+func oversize() error {
+	_, framer, err := greet()
+	if err != nil {
+		return err
+	}
+	if err := beginCall(framer, 1<<31); err != nil {
+		return err
+	}
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		headers, ok := frame.(*http2.MetaHeadersFrame)
+		if !ok {
+			continue
+		}
+		for _, field := range headers.Fields {
+			if field.Name == "grpc-status" {
+				n, err := strconv.Atoi(field.Value)
+				fmt.Println(codes.Code(n)) //nolint:gosec // of a handful
+				return err
+			}
+		}
+	}
+}
+
+// flood prints a line when a call has ended as told, and in the end how many succeeded,
+// were refused for being one too many, and failed.
+func flood(key string, n int, told codes.Code) error {
 	const perConnection = 32
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	var mu sync.Mutex
 	ended := map[codes.Code]int{}
-	refused := sync.OnceFunc(func() { fmt.Println("there") })
+	there := sync.OnceFunc(func() { fmt.Println("there") })
 	var callers sync.WaitGroup
 	var c *client.Client
 	for i := range n {
@@ -163,8 +192,8 @@ func flood(key string, n int) error {
 					ended[code]++
 				}
 				mu.Unlock()
-				if code == codes.ResourceExhausted {
-					refused()
+				if code == told {
+					there()
 				}
 			}
 		})

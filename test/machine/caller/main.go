@@ -10,6 +10,8 @@
 //	caller hold N           open N connections, and keep those that the daemon takes
 //	caller drip N           begin N calls, and send a byte of each every second
 //	caller flood KEY N      encrypt with N calls under way until standard input ends
+//	caller steady KEY N     the same, for so few that none is refused
+//	caller oversize         say that a message of 2 GiB will come, and print how that ends
 //	caller metrics          print the metrics of the daemon
 package main
 
@@ -26,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -57,11 +60,15 @@ func run(ctx context.Context, args []string) error {
 	case len(args) == 2 && args[0] == "drip":
 		return withNumber(args[1], drip)
 	case len(args) == 3 && args[0] == "flood":
-		return withNumber(args[2], func(n int) error { return flood(args[1], n) })
+		return withNumber(args[2], func(n int) error { return flood(args[1], n, codes.ResourceExhausted) })
+	case len(args) == 3 && args[0] == "steady":
+		return withNumber(args[2], func(n int) error { return flood(args[1], n, codes.OK) })
+	case len(args) == 1 && args[0] == "oversize":
+		return oversize()
 	case len(args) == 1 && args[0] == "metrics":
 		return metrics()
 	default:
-		return errors.New("usage: caller keep KEY | give PATH | take PATH KEY | hold N | drip N | flood KEY N | metrics")
+		return errors.New("usage: caller keep KEY | give PATH | take PATH KEY | hold N | drip N | flood KEY N | steady KEY N | oversize | metrics")
 	}
 }
 
