@@ -96,10 +96,18 @@ func (b *Broker) record(ctx context.Context, event audit.Event) error {
 		event.Door = call.Door
 		event.Caller = &audit.Caller{UID: call.Caller.UID, GID: call.Caller.GID, PID: call.Caller.PID, Unit: call.Caller.Unit.Name}
 	}
+	// Who mixes up arguments may have sent a plaintext for a name.
+	if event.Key != "" && keyring.CheckName(event.Key) != nil {
+		event.Key = noName
+	}
 	return unrecorded(b.Audit.Append(ctx, event))
 }
 
-const reasonAudit = "AUDIT"
+const (
+	reasonAudit = "AUDIT"
+	// noName is on record for a key's name that cannot be one.
+	noName = "(no name)"
+)
 
 // unrecorded is the failure of a call for want of a record.
 func unrecorded(err error) error {

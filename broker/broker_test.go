@@ -237,7 +237,14 @@ func TestReservedContext(t *testing.T) {
 	_, decryptErr := h.Decrypt(t.Context(), alice, "", "", sealed.CiphertextBlob, reserved)
 	_, namedErr := h.Decrypt(t.Context(), alice, "k", "", sealed.CiphertextBlob, reserved)
 	_, dataKeyErr := h.GenerateDataKey(t.Context(), alice, "k", "", 32, reserved, true)
-	for i, err := range []error{encryptErr, decryptErr, namedErr, dataKeyErr} {
+	_, hiddenErr := h.GenerateDataKey(t.Context(), alice, "k", "", 32, reserved, false)
+	own, err := h.Encrypt(t.Context(), alice, "k", "", []byte("x"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, fromErr := h.ReEncrypt(t.Context(), alice, ReEncryption{Key: "k", CiphertextBlob: sealed.CiphertextBlob, SourceContext: reserved})
+	_, toErr := h.ReEncrypt(t.Context(), alice, ReEncryption{Key: "k", CiphertextBlob: own.CiphertextBlob, Context: reserved})
+	for i, err := range []error{encryptErr, decryptErr, namedErr, dataKeyErr, hiddenErr, fromErr, toErr} {
 		if f := failure.From(err); f == nil || f.Reason != "RESERVED_CONTEXT" || f.Kind != failure.Denied {
 			t.Errorf("call %d: %v", i, err)
 		}

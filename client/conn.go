@@ -77,7 +77,13 @@ func (c *Conn) Error(err error) error {
 		e.Hint = "is " + c.path + " the right socket? Administration has one of its own, admin/control.sock"
 		return e
 	case codes.Canceled:
-		e.Message = "interrupted"
+		e.Reason, e.Message = ReasonCanceled, "interrupted"
+		return e
+	case codes.DeadlineExceeded:
+		e.Reason, e.Message, e.Hint = ReasonDeadline, "the deadline passed before kmsbrokerd answered", "give the call more time, or make fewer at once"
+		return e
+	case codes.ResourceExhausted:
+		e.Reason, e.Hint = ReasonMessageSize, "a request has at most 256 KiB"
 		return e
 	default:
 		return e

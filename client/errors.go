@@ -4,8 +4,13 @@ import "google.golang.org/grpc/codes"
 
 const errorDomain = "kmsbroker"
 
-// ReasonUnreachable is the Reason of an error when no daemon answered.
-const ReasonUnreachable = "UNREACHABLE"
+// Reasons of errors that the daemon has not put into words itself.
+const (
+	ReasonUnreachable = "UNREACHABLE"  // nobody answered
+	ReasonCanceled    = "CANCELED"     // the caller gave up
+	ReasonDeadline    = "DEADLINE"     // of the caller or of the daemon
+	ReasonMessageSize = "MESSAGE_SIZE" // the request was not read
+)
 
 // Error is a failed call.
 type Error struct {

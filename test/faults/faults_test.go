@@ -254,6 +254,7 @@ func killAt(t *testing.T, program string, sc scenario, point string) {
 		t.Errorf("the token holds %d secret keys and %d other objects", secret, other)
 	}
 	checkEvidence(t, s)
+	s.Must(s.Ctl("", "audit", "verify", "--dir", s.Path("state/audit")), nil)
 	verify := []string{"key", "verify", "app-1", "--material"}
 	if sc.sealed {
 		s.Refused(s.Ctl(s.Control(), "key", "reimport", "app-1"), 1, "sealed")
