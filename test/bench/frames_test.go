@@ -25,14 +25,19 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(farSideVariable) != "" {
-		if err := farSide(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch socket := os.Getenv(neighbourVariable); {
+	case os.Getenv(farSideVariable) != "":
+		err = farSide()
+	case socket != "":
+		err = flood(socket)
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 // order tells the far side, on its standard input, what to do for each frame.
