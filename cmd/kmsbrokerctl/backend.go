@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,15 +61,37 @@ func (c *ctl) backendShow() *cobra.Command {
 				if t != nil && t.Fips != nil {
 					fips = strconv.FormatBool(t.GetFips())
 				}
-				return c.fields("Name", b.GetName(), "State", b.GetState(), "Error", b.GetError(), "Plugin", b.GetPlugin(),
+				err = c.fields("Name", b.GetName(), "State", b.GetState(), "Error", b.GetError(), "Plugin", b.GetPlugin(),
 					"Process", strconv.Itoa(int(b.GetPid())), "Restarts", strconv.FormatUint(uint64(b.GetRestarts()), 10),
 					"Foreign endpoint", allowed(b.GetAllowForeignEndpoint()),
 					"Manufacturer", t.GetManufacturer(), "Model", t.GetModel(), "Serial", t.GetSerial(), "Label", t.GetLabel(),
 					"Firmware", t.GetFirmware(), "Library", t.GetLibrary(), "Role", t.GetRole(), "FIPS mode", fips,
 					"Wrapping algorithms", strings.Join(t.GetWrappingAlgorithms(), ", "))
+				if err != nil || len(t.GetPolicies()) == 0 {
+					return err
+				}
+				fmt.Fprintln(c.stdout)
+				rows := [][]string{{"POLICY", "NAME", "VALUE"}}
+				for _, p := range t.GetPolicies() {
+					rows = append(rows, []string{strconv.Itoa(int(p.GetNumber())), p.GetName(), strconv.Itoa(int(p.GetValue()))})
+				}
+				return c.table(rows)
 			})
 		},
 	}
+}
+
+// vendorColumns are the vendor's attributes that some key has.
+func vendorColumns(keys []*v1.BackendKey) []string {
+	var names []string
+	for _, k := range keys {
+		for name := range k.GetVendor() {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return sorted(names)
 }
 
 func allowed(b bool) string {
@@ -84,8 +108,8 @@ func (c *ctl) backendRetryLogin() *cobra.Command {
 		Long: `A refused PIN is never tried again by itself, because ten wrong ones lock or wipe an
 HSM. Correct the PIN file, or have the HSM's security officer unlock the role, and then
 allow one more attempt with this command. Attempts belong to the token: what another
-backend has tried on the same one is forgotten too. Where the PIN is entered, "backend
-login" comes after this.`,
+backend has tried on the same one no longer holds this one up, and stays refused to that
+other. Where the PIN is entered, "backend login" comes after this.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
 				b, err := control.RetryLogin(cmd.Context(), &v1.RetryLoginRequest{Name: args[0]})
@@ -113,11 +137,16 @@ func (c *ctl) backendKeys() *cobra.Command {
 				if c.output == "json" {
 					return printJSONList(c, answer.GetKeys())
 				}
-				rows := [][]string{{"ID", "LABEL", "TYPE", "BITS", "SENSITIVE", "EXTRACTABLE", "LOCAL", "KEY"}}
+				vendor := vendorColumns(answer.GetKeys())
+				rows := [][]string{append([]string{"ID", "LABEL", "TYPE", "BITS", "SENSITIVE", "EXTRACTABLE", "LOCAL", "KEY"}, vendor...)}
 				for _, k := range answer.GetKeys() {
-					rows = append(rows, []string{k.GetId(), orDash(k.GetLabel()), k.GetType(), strconv.Itoa(int(k.GetBits())),
+					row := []string{k.GetId(), orDash(k.GetLabel()), k.GetType(), strconv.Itoa(int(k.GetBits())),
 						strconv.FormatBool(k.GetSensitive()), strconv.FormatBool(k.GetExtractable()),
-						strconv.FormatBool(k.GetLocal()), orDash(k.GetKey())})
+						strconv.FormatBool(k.GetLocal()), orDash(k.GetKey())}
+					for _, name := range vendor {
+						row = append(row, orDash(k.GetVendor()[name]))
+					}
+					rows = append(rows, row)
 				}
 				return c.table(rows)
 			})

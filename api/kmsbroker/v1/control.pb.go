@@ -961,15 +961,17 @@ func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
 }
 
 type BackendKey struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
-	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
-	Bits          uint32                 `protobuf:"varint,4,opt,name=bits,proto3" json:"bits,omitempty"`
-	Sensitive     bool                   `protobuf:"varint,5,opt,name=sensitive,proto3" json:"sensitive,omitempty"`
-	Extractable   bool                   `protobuf:"varint,6,opt,name=extractable,proto3" json:"extractable,omitempty"`
-	Local         bool                   `protobuf:"varint,7,opt,name=local,proto3" json:"local,omitempty"`
-	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"` // the broker key that it is the material of, if any
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Label       string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	Type        string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	Bits        uint32                 `protobuf:"varint,4,opt,name=bits,proto3" json:"bits,omitempty"`
+	Sensitive   bool                   `protobuf:"varint,5,opt,name=sensitive,proto3" json:"sensitive,omitempty"`
+	Extractable bool                   `protobuf:"varint,6,opt,name=extractable,proto3" json:"extractable,omitempty"`
+	Local       bool                   `protobuf:"varint,7,opt,name=local,proto3" json:"local,omitempty"`
+	Key         string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"` // the broker key that it is the material of, if any
+	// The vendor's own attributes in hex, by name: "OUID", "FINGERPRINT_SHA256".
+	Vendor        map[string]string `protobuf:"bytes,9,rep,name=vendor,proto3" json:"vendor,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1058,6 +1060,13 @@ func (x *BackendKey) GetKey() string {
 		return x.Key
 	}
 	return ""
+}
+
+func (x *BackendKey) GetVendor() map[string]string {
+	if x != nil {
+		return x.Vendor
+	}
+	return nil
 }
 
 type StatusRequest struct {
@@ -1394,6 +1403,7 @@ type Backend_Token struct {
 	Fips               *bool                  `protobuf:"varint,8,opt,name=fips,proto3,oneof" json:"fips,omitempty"`
 	WrappingAlgorithms []string               `protobuf:"bytes,9,rep,name=wrapping_algorithms,json=wrappingAlgorithms,proto3" json:"wrapping_algorithms,omitempty"` // strongest first
 	MaxSessions        uint32                 `protobuf:"varint,10,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"`
+	Policies           []*Backend_Policy      `protobuf:"bytes,11,rep,name=policies,proto3" json:"policies,omitempty"` // of the partition, where the library tells
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1498,6 +1508,73 @@ func (x *Backend_Token) GetMaxSessions() uint32 {
 	return 0
 }
 
+func (x *Backend_Token) GetPolicies() []*Backend_Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+type Backend_Policy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // the vendor's
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Value         uint32                 `protobuf:"varint,3,opt,name=value,proto3" json:"value,omitempty"` // 0 or 1 for switches
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backend_Policy) Reset() {
+	*x = Backend_Policy{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backend_Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backend_Policy) ProtoMessage() {}
+
+func (x *Backend_Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backend_Policy.ProtoReflect.Descriptor instead.
+func (*Backend_Policy) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7, 1}
+}
+
+func (x *Backend_Policy) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Backend_Policy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Backend_Policy) GetValue() uint32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
 type CheckEvent_Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Json          []byte                 `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
@@ -1509,7 +1586,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1598,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1647,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1659,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1715,7 @@ type StatusResponse_Address struct {
 
 func (x *StatusResponse_Address) Reset() {
 	*x = StatusResponse_Address{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1727,7 @@ func (x *StatusResponse_Address) String() string {
 func (*StatusResponse_Address) ProtoMessage() {}
 
 func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1782,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1794,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1846,7 @@ type StatusResponse_Expiry struct {
 
 func (x *StatusResponse_Expiry) Reset() {
 	*x = StatusResponse_Expiry{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +1858,7 @@ func (x *StatusResponse_Expiry) String() string {
 func (*StatusResponse_Expiry) ProtoMessage() {}
 
 func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1970,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x14ListBackendsResponse\x121\n" +
 	"\bbackends\x18\x01 \x03(\v2\x15.kmsbroker.v1.BackendR\bbackends\"(\n" +
 	"\x12ShowBackendRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xaa\x04\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xb0\x05\n" +
 	"\aBackend\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06plugin\x18\x02 \x01(\tR\x06plugin\x12\x14\n" +
@@ -1902,7 +1979,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x12\x10\n" +
 	"\x03pid\x18\x06 \x01(\x05R\x03pid\x124\n" +
 	"\x16allow_foreign_endpoint\x18\a \x01(\bR\x14allowForeignEndpoint\x121\n" +
-	"\x05token\x18\b \x01(\v2\x1b.kmsbroker.v1.Backend.TokenR\x05token\x1a\xaf\x02\n" +
+	"\x05token\x18\b \x01(\v2\x1b.kmsbroker.v1.Backend.TokenR\x05token\x1a\xe9\x02\n" +
 	"\x05Token\x12\"\n" +
 	"\fmanufacturer\x18\x01 \x01(\tR\fmanufacturer\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n" +
@@ -1914,8 +1991,13 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x04fips\x18\b \x01(\bH\x00R\x04fips\x88\x01\x01\x12/\n" +
 	"\x13wrapping_algorithms\x18\t \x03(\tR\x12wrappingAlgorithms\x12!\n" +
 	"\fmax_sessions\x18\n" +
-	" \x01(\rR\vmaxSessionsB\a\n" +
-	"\x05_fips\"c\n" +
+	" \x01(\rR\vmaxSessions\x128\n" +
+	"\bpolicies\x18\v \x03(\v2\x1c.kmsbroker.v1.Backend.PolicyR\bpoliciesB\a\n" +
+	"\x05_fips\x1aJ\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\rR\x05value\"c\n" +
 	"\x13CheckBackendRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdestructive\x18\x02 \x01(\bR\vdestructive\x12\x16\n" +
@@ -1944,7 +2026,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x16ListBackendKeysRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"G\n" +
 	"\x17ListBackendKeysResponse\x12,\n" +
-	"\x04keys\x18\x01 \x03(\v2\x18.kmsbroker.v1.BackendKeyR\x04keys\"\xc2\x01\n" +
+	"\x04keys\x18\x01 \x03(\v2\x18.kmsbroker.v1.BackendKeyR\x04keys\"\xbb\x02\n" +
 	"\n" +
 	"BackendKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -1954,7 +2036,11 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\tsensitive\x18\x05 \x01(\bR\tsensitive\x12 \n" +
 	"\vextractable\x18\x06 \x01(\bR\vextractable\x12\x14\n" +
 	"\x05local\x18\a \x01(\bR\x05local\x12\x10\n" +
-	"\x03key\x18\b \x01(\tR\x03key\"\x0f\n" +
+	"\x03key\x18\b \x01(\tR\x03key\x12<\n" +
+	"\x06vendor\x18\t \x03(\v2$.kmsbroker.v1.BackendKey.VendorEntryR\x06vendor\x1a9\n" +
+	"\vVendorEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x0f\n" +
 	"\rStatusRequest\"\xe4\t\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -2049,7 +2135,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*ReloadPolicyRequest)(nil),              // 0: kmsbroker.v1.ReloadPolicyRequest
 	(*ReloadPolicyResponse)(nil),             // 1: kmsbroker.v1.ReloadPolicyResponse
@@ -2074,33 +2160,35 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*ExplainPolicyResponse_Caller)(nil),     // 20: kmsbroker.v1.ExplainPolicyResponse.Caller
 	(*ExplainPolicyResponse_Considered)(nil), // 21: kmsbroker.v1.ExplainPolicyResponse.Considered
 	(*Backend_Token)(nil),                    // 22: kmsbroker.v1.Backend.Token
-	(*CheckEvent_Report)(nil),                // 23: kmsbroker.v1.CheckEvent.Report
-	(*StatusResponse_Endpoint)(nil),          // 24: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Address)(nil),           // 25: kmsbroker.v1.StatusResponse.Address
-	(*StatusResponse_Audit)(nil),             // 26: kmsbroker.v1.StatusResponse.Audit
-	(*StatusResponse_Expiry)(nil),            // 27: kmsbroker.v1.StatusResponse.Expiry
-	(*timestamppb.Timestamp)(nil),            // 28: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),                 // 29: kmsbroker.v1.UnfinishedImport
-	(*durationpb.Duration)(nil),              // 30: google.protobuf.Duration
-	(*ImportKeyRequest)(nil),                 // 31: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),                   // 32: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),               // 33: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                       // 34: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),                 // 35: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),                  // 36: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),                  // 37: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                           // 38: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil),       // 39: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),                // 40: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),                    // 41: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),            // 42: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                      // 43: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),                  // 44: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),                // 45: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                              // 46: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),                 // 47: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),               // 48: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),              // 49: kmsbroker.v1.KeyEvidenceResponse
+	(*Backend_Policy)(nil),                   // 23: kmsbroker.v1.Backend.Policy
+	(*CheckEvent_Report)(nil),                // 24: kmsbroker.v1.CheckEvent.Report
+	nil,                                      // 25: kmsbroker.v1.BackendKey.VendorEntry
+	(*StatusResponse_Endpoint)(nil),          // 26: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Address)(nil),           // 27: kmsbroker.v1.StatusResponse.Address
+	(*StatusResponse_Audit)(nil),             // 28: kmsbroker.v1.StatusResponse.Audit
+	(*StatusResponse_Expiry)(nil),            // 29: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),            // 30: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),                 // 31: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),              // 32: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),                 // 33: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),                   // 34: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),               // 35: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                       // 36: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),                 // 37: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),                  // 38: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),                  // 39: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                           // 40: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil),       // 41: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),                // 42: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),                    // 43: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),            // 44: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                      // 45: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),                  // 46: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),                // 47: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                              // 48: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),                 // 49: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),               // 50: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),              // 51: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
 	19, // 0: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
@@ -2108,89 +2196,91 @@ var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
 	21, // 2: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
 	7,  // 3: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
 	22, // 4: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	23, // 5: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	24, // 5: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
 	16, // 6: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	28, // 7: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	24, // 8: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	7,  // 9: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	29, // 10: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	26, // 11: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	24, // 12: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	27, // 13: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
-	25, // 14: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	28, // 15: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	28, // 16: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
-	30, // 17: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
-	28, // 18: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
-	17, // 19: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	31, // 20: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	31, // 21: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	31, // 22: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	32, // 23: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	33, // 24: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	34, // 25: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	35, // 26: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	36, // 27: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	34, // 28: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	34, // 29: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	37, // 30: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	34, // 31: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	38, // 32: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	34, // 33: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	38, // 34: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	38, // 35: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	38, // 36: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	39, // 37: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	38, // 38: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	40, // 39: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	41, // 40: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	42, // 41: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	4,  // 42: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	6,  // 43: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	14, // 44: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	8,  // 45: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	10, // 46: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	12, // 47: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	13, // 48: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	0,  // 49: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
-	2,  // 50: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
-	18, // 51: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	43, // 52: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	43, // 53: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	43, // 54: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	44, // 55: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	43, // 56: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	29, // 57: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	45, // 58: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	46, // 59: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	46, // 60: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	46, // 61: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	47, // 62: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	46, // 63: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	48, // 64: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	49, // 65: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	46, // 66: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	46, // 67: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	46, // 68: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	46, // 69: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	46, // 70: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	46, // 71: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	46, // 72: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	46, // 73: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	5,  // 74: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	7,  // 75: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	15, // 76: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	9,  // 77: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	11, // 78: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	7,  // 79: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	7,  // 80: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	1,  // 81: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
-	3,  // 82: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
-	51, // [51:83] is the sub-list for method output_type
-	19, // [19:51] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	25, // 7: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
+	30, // 8: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	26, // 9: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	7,  // 10: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	31, // 11: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	28, // 12: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	26, // 13: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	29, // 14: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	23, // 15: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
+	27, // 16: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	30, // 17: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	30, // 18: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	32, // 19: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	30, // 20: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	17, // 21: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	33, // 22: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	33, // 23: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	33, // 24: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	34, // 25: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	35, // 26: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	36, // 27: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	37, // 28: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	38, // 29: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	36, // 30: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	36, // 31: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	39, // 32: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	36, // 33: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	40, // 34: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	36, // 35: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	40, // 36: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	40, // 37: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	40, // 38: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	41, // 39: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	40, // 40: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	42, // 41: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	43, // 42: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	44, // 43: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	4,  // 44: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	6,  // 45: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	14, // 46: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	8,  // 47: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	10, // 48: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	12, // 49: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	13, // 50: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	0,  // 51: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
+	2,  // 52: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
+	18, // 53: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	45, // 54: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	45, // 55: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	45, // 56: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	46, // 57: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	45, // 58: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	31, // 59: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	47, // 60: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	48, // 61: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	48, // 62: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	48, // 63: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	49, // 64: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	48, // 65: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	50, // 66: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	51, // 67: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	48, // 68: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	48, // 69: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	48, // 70: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	48, // 71: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	48, // 72: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	48, // 73: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	48, // 74: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	48, // 75: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	5,  // 76: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	7,  // 77: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	15, // 78: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	9,  // 79: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	11, // 80: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	7,  // 81: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	7,  // 82: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	1,  // 83: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
+	3,  // 84: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
+	53, // [53:85] is the sub-list for method output_type
+	21, // [21:53] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -2210,7 +2300,7 @@ func file_api_kmsbroker_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

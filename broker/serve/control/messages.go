@@ -37,6 +37,11 @@ func backendMessage(s backend.Status) *v1.Backend {
 		for _, a := range info.WrappingAlgorithms {
 			m.Token.WrappingAlgorithms = append(m.Token.WrappingAlgorithms, string(a))
 		}
+		for _, p := range info.Policies {
+			m.Token.Policies = append(m.Token.Policies, &v1.Backend_Policy{
+				Number: uint32(max(p.Number, 0)), Name: p.Name, Value: uint32(max(p.Value, 0)),
+			})
+		}
 	}
 	return m
 }
@@ -58,7 +63,7 @@ func checkRequest(req *v1.CheckBackendRequest) (backend.CheckRequest, error) {
 func backendKeyMessage(k broker.BackendKey) *v1.BackendKey {
 	return &v1.BackendKey{
 		Id: string(k.ID), Label: k.Label, Type: k.Type, Bits: uint32(k.Bits),
-		Sensitive: k.Sensitive, Extractable: k.Extractable, Local: k.Local, Key: k.Name,
+		Sensitive: k.Sensitive, Extractable: k.Extractable, Local: k.Local, Key: k.Name, Vendor: k.Vendor,
 	}
 }
 

@@ -1,0 +1,50 @@
+package system
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/kmsbroker/kmsbroker/test/hsmsim"
+	"github.com/kmsbroker/kmsbroker/test/stage"
+)
+
+// TestLunaDetails: what a Luna tells of itself and of its keys reaches the
+// administrator.
+func TestLunaDetails(t *testing.T) {
+	s := stage.New(t, stage.Options{Luna: hsmsim.New(t, hsmsim.Luna)})
+	s.Start()
+	s.Import("app-1")
+	var keys []struct{ Vendor map[string]string }
+	s.Must(s.Ctl(s.Control(), "-o", "json", "backend", "keys", "hsm"), &keys)
+	if len(keys) != 1 || len(keys[0].Vendor["OUID"]) != 24 || len(keys[0].Vendor["FINGERPRINT_SHA256"]) != 64 {
+		t.Errorf("keys: %+v", keys)
+	}
+	shown := s.Ctl(s.Control(), "backend", "keys", "hsm")
+	for _, want := range []string{"OUID", "FINGERPRINT_SHA256", keys[0].Vendor["OUID"], keys[0].Vendor["FINGERPRINT_SHA256"]} {
+		if !strings.Contains(shown.Stdout, want) {
+			t.Errorf("backend keys lacks %q:\n%s", want, shown.Stdout)
+		}
+	}
+	var backend struct {
+		Token struct {
+			Firmware string
+			FIPS     *bool
+			Policies []struct{ Number, Value int }
+		}
+	}
+	r := s.Ctl(s.Control(), "-o", "json", "backend", "show", "hsm")
+	if s.Must(r, nil); json.Unmarshal([]byte(r.Stdout), &backend) != nil {
+		t.Fatal(r.Stdout)
+	}
+	policies := map[int]int{}
+	for _, p := range backend.Token.Policies {
+		policies[p.Number] = p.Value
+	}
+	if backend.Token.Firmware == "" || backend.Token.FIPS == nil || *backend.Token.FIPS || policies[5] != 1 {
+		t.Errorf("backend: %+v", backend.Token)
+	}
+	if shown := s.Ctl(s.Control(), "backend", "show", "hsm"); !strings.Contains(shown.Stdout, "POLICY") || !strings.Contains(shown.Stdout, backend.Token.Firmware) {
+		t.Errorf("backend show:\n%s", shown.Stdout)
+	}
+}
