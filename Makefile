@@ -81,5 +81,6 @@ nightly: test ## chaos for a minute on each device, 1,000 plugin restarts, a soa
 	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_CHAOS=60s $(GO) test -race -v -count 1 -timeout 15m -run TestChaos ./devices
 	@# Without the race detector, whose own memory grows.
 	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_RESTARTS=1000 $(GO) test -v -count 1 -timeout 30m -run TestRestartsLeaveNothing ./devices
+	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -v -count 1 -timeout 20m -run TestKillAtEveryFaultPoint ./faults | grep -v '^ *\(=== \|--- PASS\)'
 	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_SOAK=10m $(GO) test -race -v -count 1 -timeout 30m -run TestSoak ./soak
 	test/fuzz.sh $(FUZZTIME)

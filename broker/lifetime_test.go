@@ -11,25 +11,23 @@ import (
 
 const wholeDay = 24 * time.Hour
 
-func text(s string) *string { return &s }
-
 // TestRenewalKeepsTheLifetime: another time ahead, or a renewal that is asked for
 // late, leaves the lifetime of the material what it was.
 func TestRenewalKeepsTheLifetime(t *testing.T) {
-	for name, first := range map[string]*string{"with a renewal": text("14d"), "without one": nil} {
+	for name, first := range map[string]*string{"with a renewal": new("14d"), "without one": nil} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)
 			req := newKey("k")
-			req.Expires, req.Renew = text("90d"), first
+			req.Expires, req.Renew = new("90d"), first
 			if _, err := h.ImportKey(t.Context(), admin, req, quiet); err != nil {
 				t.Fatal(err)
 			}
 			h.ahead = 70 * wholeDay
-			key, err := h.ReimportKey(t.Context(), admin, importer.Reimport{Name: "k", Renew: text("10d")}, quiet)
+			key, err := h.ReimportKey(t.Context(), admin, importer.Reimport{Name: "k", Renew: new("10d")}, quiet)
 			if err != nil || key.Renewal != (keyring.Renewal{Ahead: 10 * wholeDay, Lifetime: 90 * wholeDay}) {
 				t.Fatalf("%+v, %v", key.Renewal, err)
 			}
-			key, err = h.ReimportKey(t.Context(), admin, importer.Reimport{Name: "k", Expires: text("30d"), Renew: text("10d")}, quiet)
+			key, err = h.ReimportKey(t.Context(), admin, importer.Reimport{Name: "k", Expires: new("30d"), Renew: new("10d")}, quiet)
 			if err != nil || key.Renewal.Lifetime != 30*wholeDay {
 				t.Errorf("with another expiry: %+v, %v", key.Renewal, err)
 			}
@@ -41,7 +39,7 @@ func TestRenewalKeepsTheLifetime(t *testing.T) {
 func TestContinuedImportKeepsTheLifetime(t *testing.T) {
 	h := newHouse(t)
 	req := newKey("k")
-	req.Expires, req.Renew = text("90d"), text("14d")
+	req.Expires, req.Renew = new("90d"), new("14d")
 	down := func(p importer.Progress) { h.cloud.down["cn-hangzhou"].Store(p.Step == "import") }
 	if _, err := h.ImportKey(t.Context(), admin, req, down); err == nil {
 		t.Fatal("imported without KMS")
@@ -59,7 +57,7 @@ func TestContinuedImportKeepsTheLifetime(t *testing.T) {
 func TestRotationKeepsTheLifetime(t *testing.T) {
 	h := newHouse(t)
 	req := newKey("k")
-	req.Expires = text("90d")
+	req.Expires = new("90d")
 	if _, err := h.ImportKey(t.Context(), admin, req, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +69,7 @@ func TestRotationKeepsTheLifetime(t *testing.T) {
 	if left := key.Current().MaterialExpiresAt.Sub(h.Now()).Round(time.Hour); left != 90*wholeDay {
 		t.Errorf("the new material lives %v", left)
 	}
-	key, err = h.ImportKey(t.Context(), admin, importer.Request{Kind: keyring.Rotation, Name: "k", Expires: text("never")}, quiet)
+	key, err = h.ImportKey(t.Context(), admin, importer.Request{Kind: keyring.Rotation, Name: "k", Expires: new("never")}, quiet)
 	if err != nil || !key.Current().MaterialExpiresAt.IsZero() {
 		t.Errorf("asked for ever: %v, %v", key.Current().MaterialExpiresAt, err)
 	}

@@ -76,8 +76,9 @@ func TestChaos(t *testing.T) {
 			if err := b.Token().Health(t.Context()); err != nil {
 				t.Fatal(err) // the first start is no recovery
 			}
-			c := &chaos{t: t, device: d, token: b.Token(), spki: wrappingKey(t), asked: map[hsm.KeyID]bool{}}
+			c := &chaos{t: t, dress: dress, device: d, token: b.Token(), spki: wrappingKey(t), asked: map[hsm.KeyID]bool{}}
 			c.run(chaosLength(t), rand.New(rand.NewPCG(seed, 0)))
+			c.checkLogins()
 			c.checkStored()
 			c.checkSessions(b.Status().PID)
 			c.resolve()
@@ -108,6 +109,7 @@ func wrappingKey(t *testing.T) []byte {
 
 type chaos struct {
 	t       *testing.T
+	dress   hsmsim.Dress
 	device  *device
 	token   hsm.Token
 	spki    []byte
@@ -226,7 +228,10 @@ func (c *chaos) fault(ctx context.Context, random *rand.Rand) {
 		"error": func() { d.Inject(function, 0x80000041, 2) },
 		"jwt":   d.JWTExpired,
 	}
-	names := []string{"link", "idle", "crash", "hang", "lose", "error", "jwt"}
+	names := []string{"link", "idle", "crash", "hang", "lose", "error"}
+	if c.dress == hsmsim.DPoD {
+		names = append(names, "jwt")
+	}
 	name := names[random.IntN(len(names))]
 	c.t.Logf("fault %s %s", name, function)
 	faults[name]()
@@ -263,6 +268,22 @@ func (c *chaos) awaitRecovery() {
 	c.slowest = max(c.slowest, took)
 	if took > chaosRecovery {
 		c.t.Errorf("served again only %v after the device's return", took)
+	}
+}
+
+// checkLogins: no process has offered its PIN twice.
+func (c *chaos) checkLogins() {
+	c.t.Helper()
+	logins := map[int]int{}
+	for _, call := range c.device.Calls() {
+		if call.Function == "C_Login" {
+			if logins[call.PID]++; logins[call.PID] == 2 {
+				c.t.Errorf("process %d logged in again", call.PID)
+			}
+		}
+	}
+	if len(logins) == 0 {
+		c.t.Error("the device's log has no login")
 	}
 }
 

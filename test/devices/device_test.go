@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,12 +23,32 @@ import (
 // device is a simulated HSM and how its plugin is started.
 type device struct {
 	*hsmsim.Sim
+	config backend.PluginConfig
 	launch backend.Launch
 	logins *keyring.Keyring
 }
 
+// relaunch is how the plugin is started with other settings; an empty one is left out.
+func relaunch(d *device, changed map[string]string) backend.Launch {
+	config := d.config
+	config.Settings = maps.Clone(config.Settings)
+	for setting, value := range changed {
+		if config.Settings[setting] = value; value == "" {
+			delete(config.Settings, setting)
+		}
+	}
+	return backend.LaunchPlugin(config)
+}
+
 // newDevice makes a device and what the daemon would have for it.
 func newDevice(t *testing.T, dress hsmsim.Dress, opts ...hsmsim.Option) *device {
+	t.Helper()
+	return newDeviceWith(t, dress, nil, opts...)
+}
+
+// newDeviceWith is newDevice with other settings of the plugin; an empty one is left
+// out.
+func newDeviceWith(t *testing.T, dress hsmsim.Dress, changed map[string]string, opts ...hsmsim.Option) *device {
 	t.Helper()
 	d := &device{Sim: hsmsim.New(t, dress, opts...)}
 	dir := t.TempDir()
@@ -49,15 +70,23 @@ func newDevice(t *testing.T, dress hsmsim.Dress, opts ...hsmsim.Option) *device 
 	if err := os.WriteFile(pin, []byte(d.PIN), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	name, settings := "luna", map[string]string{"library": d.Library, "token_label": d.Label}
-	if dress == hsmsim.DPoD {
-		name, settings = "dpod", map[string]string{"client_dir": d.Dir, "token_label": d.Label}
+	d.config = backend.PluginConfig{
+		Environment: d.Env, SocketDir: sockets, PINFile: pin, Log: slog.New(slog.DiscardHandler), Backend: "hsm", Logins: d.logins,
 	}
-	path := filepath.Join(stage.Binaries(t), "plugins", name)
-	d.launch = backend.LaunchPlugin(backend.PluginConfig{
-		Plugin: path, SHA256: checksum(t, path), Environment: d.Env, SocketDir: sockets, Settings: settings,
-		PINFile: pin, Log: slog.New(slog.DiscardHandler), Backend: "hsm", Logins: d.logins,
-	})
+	name := "luna"
+	d.config.Settings = map[string]string{"library": d.Library, "token_label": d.Label}
+	if dress == hsmsim.DPoD {
+		name = "dpod"
+		d.config.Settings = map[string]string{"client_dir": d.Dir, "token_label": d.Label}
+	}
+	d.config.Plugin = filepath.Join(stage.Binaries(t), "plugins", name)
+	d.config.SHA256 = checksum(t, d.config.Plugin)
+	if changed["role"] == string(hsm.CryptoUser) {
+		if err := os.WriteFile(pin, []byte(d.CUPIN), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.launch = relaunch(d, changed)
 	return d
 }
 

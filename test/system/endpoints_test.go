@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -56,9 +57,7 @@ func TestQuotasMeet(t *testing.T) {
 		if seen.Code == http.StatusTooManyRequests {
 			throttled.Add(1)
 		}
-		for name, values := range seen.Header() {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), seen.Header())
 		w.WriteHeader(seen.Code)
 		_, _ = w.Write(seen.Body.Bytes())
 		return false

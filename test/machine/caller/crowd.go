@@ -153,7 +153,7 @@ func oversize() error {
 		for _, field := range headers.Fields {
 			if field.Name == "grpc-status" {
 				n, err := strconv.Atoi(field.Value)
-				fmt.Println(codes.Code(n)) //nolint:gosec // of a handful
+				fmt.Println(codes.Code(n))
 				return err
 			}
 		}
