@@ -20,7 +20,7 @@ func (b *Broker) authorize(r authz.Request, region string) (*keyring.CMK, kmsapi
 // permit asks the policy and takes the call from the rate of the grant.
 func (b *Broker) permit(r authz.Request) (authz.Decision, error) {
 	decision, err := b.allowed(r)
-	if err == nil && !decision.Spend(r.Caller.UID, b.Now()) {
+	if err == nil && !decision.Spend(r.Caller.Identity(), b.Now()) {
 		err = throttled(decision, r.Caller)
 	}
 	return decision, err
@@ -63,7 +63,7 @@ func denied(r authz.Request, by authz.Decision) error {
 
 func throttled(by authz.Decision, caller authz.Caller) error {
 	number, _, rate := by.Grant()
-	return failure.New(failure.Throttled, authz.ReasonRate, "uid %d has used up the %s of grant %d", caller.UID, rate, number).
+	return failure.New(failure.Throttled, authz.ReasonRate, "%s has used up the %s of grant %d", caller.Identity(), rate, number).
 		WithHint("call less often, or have an administrator raise the rate of the grant")
 }
 

@@ -8,7 +8,6 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -80,12 +79,27 @@ type Call struct {
 	Door   string
 }
 
+// caller is who calls, as the audit trail tells it.
+func (c *Call) caller() *audit.Caller {
+	if c.Caller.App != "" {
+		return &audit.Caller{App: c.Caller.App}
+	}
+	return &audit.Caller{UID: c.Caller.UID, GID: c.Caller.GID, PID: c.Caller.PID, Unit: c.Caller.Unit.Name}
+}
+
 type callKey struct{}
 
-// withCall lets record find the caller of whatever happens under ctx.
+// withCall lets record find the caller of whatever an administrator has done under
+// ctx.
 func withCall(ctx context.Context, call Call) context.Context {
-	// KMS's quotas are shared between users, not between their processes.
-	ctx = reliable.WithCaller(ctx, fmt.Sprintf("%s uid %d", call.Door, call.Caller.UID))
+	ctx = reliable.WithCaller(ctx, "administrator "+call.Caller.Identity().String())
+	return context.WithValue(ctx, callKey{}, call)
+}
+
+// withApplication is withCall for the use of a key. KMS's quotas are shared between
+// users and applications, not between their processes or the doors they come by.
+func withApplication(ctx context.Context, call Call) context.Context {
+	ctx = reliable.WithCaller(ctx, call.Caller.Identity().String())
 	return context.WithValue(ctx, callKey{}, call)
 }
 
@@ -94,7 +108,7 @@ func withCall(ctx context.Context, call Call) context.Context {
 func (b *Broker) record(ctx context.Context, event audit.Event) error {
 	if call, ok := ctx.Value(callKey{}).(Call); ok && call.Door != "" {
 		event.Door = call.Door
-		event.Caller = &audit.Caller{UID: call.Caller.UID, GID: call.Caller.GID, PID: call.Caller.PID, Unit: call.Caller.Unit.Name}
+		event.Caller = call.caller()
 	}
 	// Who mixes up arguments may have sent a plaintext for a name.
 	if event.Key != "" && keyring.CheckName(event.Key) != nil {

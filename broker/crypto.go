@@ -15,7 +15,7 @@ import (
 // Encrypt encrypts up to [kmsapi.MaxPlaintext] bytes with the current CMK of a
 // key, in its home region or in the one that is named.
 func (b *Broker) Encrypt(ctx context.Context, call Call, key, region string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
-	ctx = withCall(ctx, call)
+	ctx = withApplication(ctx, call)
 	event := encryptEvent(key)
 	answer, err := func() (*Encrypted, error) {
 		cmk, kms, err := b.authorize(authz.Request{Caller: call.Caller, Operation: authz.Encrypt, Key: key, Context: encryptionContext}, region)
@@ -70,7 +70,7 @@ func (b *Broker) GenerateDataKey(ctx context.Context, call Call, key, region str
 	if !withPlaintext {
 		op = authz.GenerateDataKeyWithoutPlaintext
 	}
-	ctx = withCall(ctx, call)
+	ctx = withApplication(ctx, call)
 	event := audit.Event{Action: string(op), Key: key, Application: true}
 	answer, err := func() (*DataKey, error) {
 		cmk, kms, err := b.authorize(authz.Request{Caller: call.Caller, Operation: op, Key: key, Context: encryptionContext}, region)

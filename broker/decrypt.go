@@ -34,7 +34,7 @@ type Decrypted struct {
 // A blob is opened in the region where it was made, which nothing in it tells: the
 // one that is named, or the home region of the named key, or the default one.
 func (b *Broker) Decrypt(ctx context.Context, call Call, key, region, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
-	ctx = withCall(ctx, call)
+	ctx = withApplication(ctx, call)
 	event := audit.Event{Action: string(authz.Decrypt), Key: key, Application: true}
 	answer, err := func() (*Decrypted, error) {
 		request := authz.Request{Caller: call.Caller, Operation: authz.Decrypt, Key: key, Context: encryptionContext}
@@ -118,7 +118,7 @@ func (b *Broker) authorizeUnnamed(r authz.Request, region string) (importer.Endp
 		r.Key = key.Name
 		switch decision := policy.Decide(r); {
 		case !decision.Allowed, decision == exhausted:
-		case decision.Spend(r.Caller.UID, b.Now()):
+		case decision.Spend(r.Caller.Identity(), b.Now()):
 			return endpoint, decision, nil
 		default:
 			exhausted = decision
@@ -173,9 +173,9 @@ func (b *Broker) authorizeAnswer(r authz.Request, spent authz.Decision, region, 
 		return nil, foreign
 	case decision == spent:
 		return owner, nil
-	case !decision.Spend(r.Caller.UID, b.Now()):
+	case !decision.Spend(r.Caller.Identity(), b.Now()):
 		return nil, throttled(decision, r.Caller)
 	}
-	spent.Refund(r.Caller.UID)
+	spent.Refund(r.Caller.Identity())
 	return owner, nil
 }

@@ -63,7 +63,7 @@ func (b *Broker) ExplainPolicy(r authz.Request) (Explanation, error) {
 		return Explanation{}, failure.New(failure.Invalid, "OPERATION", "there is no operation %.40q", string(r.Operation)).
 			WithHint("there are %s", strings.Join(names, ", "))
 	}
-	if b.UnitsUnknown != "" {
+	if b.UnitsUnknown != "" && r.Caller.App == "" {
 		r.Caller.Unit = authz.Unit{Unknown: true, Why: b.UnitsUnknown}
 	}
 	if err := checkContext(r.Context); err != nil {

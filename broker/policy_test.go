@@ -105,6 +105,38 @@ func TestDecryptRuleWithConditions(t *testing.T) {
 	}
 }
 
+// TestApplicationIsNotRoot: what root may do, whose uid an application's zero looks
+// like, an application may not, and the trail has its name.
+func TestApplicationIsNotRoot(t *testing.T) {
+	both := []authz.Operation{authz.Encrypt, authz.Decrypt}
+	h := newHouse(t, grant(0, "roots", both...), authz.Grant{Keys: []string{"webs"}, Operations: both, Apps: []string{"web"}})
+	h.importKey(t, "roots")
+	h.importKey(t, "webs")
+	root := Call{Door: "test"}
+	web := Call{Caller: authz.Caller{App: "web"}, Door: "test"}
+	blob := h.mustEncrypt(t, root, "roots", nil)
+	_, err := h.encrypt(t, web, "roots", nil)
+	refused(t, err, "NO_GRANT")
+	if message := failure.From(err).Message; !strings.Contains(message, "no grant lets app web encrypt") {
+		t.Error(message)
+	}
+	refused(t, h.decrypt(t, web, "", blob, nil), "FOREIGN_CIPHERTEXT")
+	own := h.mustEncrypt(t, web, "webs", nil)
+	refused(t, h.decrypt(t, web, "", own, nil), "")
+	refused(t, h.decrypt(t, root, "", own, nil), "FOREIGN_CIPHERTEXT")
+	_, err = h.encrypt(t, root, "webs", nil)
+	refused(t, err, "NO_GRANT")
+	h.UnitsUnknown = "no SO_PEERPIDFD"
+	explained, err := h.ExplainPolicy(authz.Request{Caller: web.Caller, Operation: authz.Encrypt, Key: "webs"})
+	if err != nil || !explained.Decision.Allowed || explained.Caller.Unit.Unknown {
+		t.Errorf("%+v, %v", explained, err)
+	}
+	refused(t, h.decrypt(t, web, "", own, nil), "")
+	if record := h.lastRecord(t); *record.Caller != (audit.Caller{App: "web"}) {
+		t.Errorf("%+v", record.Caller)
+	}
+}
+
 func rated(t *testing.T, g authz.Grant, rate string) authz.Grant {
 	t.Helper()
 	var err error

@@ -37,7 +37,7 @@ func (b *Broker) ReEncrypt(ctx context.Context, call Call, req ReEncryption) (*R
 		cmk, _, err = b.locate(req.Key, req.Region)
 	}
 	if err != nil {
-		return nil, b.finish(withCall(ctx, call), encryptEvent(req.Key), err)
+		return nil, b.finish(withApplication(ctx, call), encryptEvent(req.Key), err)
 	}
 	opened, err := b.Decrypt(ctx, call, "", req.SourceRegion, req.CiphertextBlob, req.SourceContext)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// How many calls of one user that come to nothing have records of their own:
+// How many calls of one user or application that come to nothing have records of their own:
 // some at once, then one in a while. The others are counted.
 const (
 	denialBurst    = 30
@@ -23,8 +23,21 @@ const (
 // their refusals.
 type denials struct {
 	mu    sync.Mutex
-	users map[uint32]*denialCount
+	users map[who]*denialCount
 	rest  denialCount
+}
+
+// who is whose calls are counted together.
+type who struct {
+	app string
+	uid uint32 // of who is no application
+}
+
+func (w who) name() (detail, value string) {
+	if w.app != "" {
+		return DetailApp, w.app
+	}
+	return DetailUID, strconv.FormatUint(uint64(w.uid), 10)
 }
 
 // denialCount is a token bucket and what it did not let through.
@@ -43,21 +56,21 @@ func (d *denials) suppresses(e *Event, at time.Time) bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !d.of(e.Caller.UID).takes(e, at)
+	return !d.of(who{e.Caller.App, e.Caller.UID}).takes(e, at)
 }
 
-func (d *denials) of(uid uint32) *denialCount {
-	if c := d.users[uid]; c != nil {
+func (d *denials) of(caller who) *denialCount {
+	if c := d.users[caller]; c != nil {
 		return c
 	}
 	if len(d.users) >= maxDenialUsers {
 		return &d.rest
 	}
 	if d.users == nil {
-		d.users = map[uint32]*denialCount{}
+		d.users = map[who]*denialCount{}
 	}
 	c := &denialCount{}
-	d.users[uid] = c
+	d.users[caller] = c
 	return c
 }
 
@@ -90,17 +103,20 @@ func (d *denials) summaries(at time.Time, all bool) []Event {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var events []Event
-	for uid, c := range d.users {
+	for caller, c := range d.users {
 		if c.due(at, all) {
 			e := c.event()
-			e.Details[DetailUID] = strconv.FormatUint(uint64(uid), 10)
+			detail, value := caller.name()
+			e.Details[detail] = value
 			events = append(events, e)
 		}
 		if c.refill(at); c.used == 0 && c.denied+c.failed == 0 {
-			delete(d.users, uid)
+			delete(d.users, caller)
 		}
 	}
-	slices.SortFunc(events, func(a, b Event) int { return cmp.Compare(a.Details[DetailUID], b.Details[DetailUID]) })
+	slices.SortFunc(events, func(a, b Event) int {
+		return cmp.Or(cmp.Compare(a.Details[DetailApp], b.Details[DetailApp]), cmp.Compare(a.Details[DetailUID], b.Details[DetailUID]))
+	})
 	if d.rest.due(at, all) {
 		events = append(events, d.rest.event())
 	}

@@ -74,6 +74,32 @@ func TestDenialFlood(t *testing.T) {
 	})
 }
 
+// TestDenialsOfApplications are counted by their names, and not as root's.
+func TestDenialsOfApplications(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d denials
+		callers := []Caller{{}, {App: "batch"}, {App: "web"}}
+		for _, caller := range callers {
+			for range denialBurst + 2 {
+				d.suppresses(&Event{Outcome: Denied, Application: true, Caller: &caller}, time.Now())
+			}
+		}
+		events := d.summaries(time.Now(), true)
+		if len(events) != len(callers) {
+			t.Fatalf("summaries %+v", events)
+		}
+		for i, caller := range callers {
+			uid := "0"
+			if caller.App != "" {
+				uid = ""
+			}
+			if got := events[i].Details; got[DetailDenied] != "2" || got[DetailApp] != caller.App || got[DetailUID] != uid {
+				t.Errorf("%+v: %v", caller, got)
+			}
+		}
+	})
+}
+
 // TestDenialUsers: the count of users is bounded, those beyond share a count, and
 // who has been quiet is forgotten.
 func TestDenialUsers(t *testing.T) {

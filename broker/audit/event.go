@@ -19,13 +19,27 @@ type Event struct {
 	Application bool `json:"-"`
 }
 
-// Caller is who asked, as the kernel reported it.
+// Caller is who asked: a process as the kernel reported it, or an application, of
+// which there is its name alone.
 type Caller struct {
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`
 	PID int32  `json:"pid"`
 	// Unit is the systemd system unit, "" if there is none or it is not known.
 	Unit string `json:"unit,omitempty"`
+	App  string `json:"app,omitempty"`
+}
+
+// MarshalJSON leaves out of an application what the kernel says of a process: its
+// zeros would read as root's.
+func (c Caller) MarshalJSON() ([]byte, error) {
+	if c.App != "" {
+		return marshal(struct {
+			App string `json:"app"`
+		}{c.App})
+	}
+	type process Caller // which has no MarshalJSON
+	return marshal(process(c))
 }
 
 // Outcome is how it ended.
@@ -118,7 +132,8 @@ const (
 	DetailUntil         = "until"
 	DetailRefused       = "refused"    // calls that were not answered for want of a record
 	DetailUnrecorded    = "unrecorded" // calls that were answered all the same
-	DetailUID           = "uid"        // absent when several users share a count
+	DetailUID           = "uid"        // of a user whose calls are counted
+	DetailApp           = "app"        // or of an application; neither when several share a count
 	DetailDenied        = "denied"     // counts
 	DetailFailed        = "failed"
 )

@@ -20,13 +20,14 @@ type Entry struct {
 // Filter selects records. What is not set matches all.
 type Filter struct {
 	Key, Action string // patterns as of path.Match
+	App         string // the same
 	UID         *uint32
 	Since       time.Time
 }
 
 // Check returns an error for a pattern that is none.
 func (f *Filter) Check() error {
-	for _, pattern := range []string{f.Key, f.Action} {
+	for _, pattern := range []string{f.Key, f.Action, f.App} {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return fmt.Errorf("%q: %w", pattern, err)
 		}
@@ -44,14 +45,13 @@ func matches(pattern, s string) bool {
 }
 
 func (f *Filter) isOf(r *Record) bool {
-	switch {
-	case f.UID == nil:
-		return true
-	case r.Caller != nil:
-		return r.Caller.UID == *f.UID
-	default:
-		return r.Details[DetailUID] == strconv.FormatUint(uint64(*f.UID), 10)
+	uid, app := r.Details[DetailUID], r.Details[DetailApp] // of a summary
+	if c := r.Caller; c != nil && c.App != "" {
+		uid, app = "", c.App
+	} else if c != nil {
+		uid, app = strconv.FormatUint(uint64(c.UID), 10), ""
 	}
+	return (f.UID == nil || uid == strconv.FormatUint(uint64(*f.UID), 10)) && (f.App == "" || app != "" && matches(f.App, app))
 }
 
 // Search calls yield with the records that match, in their order. It checks

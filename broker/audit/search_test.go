@@ -47,6 +47,41 @@ func TestSearch(t *testing.T) {
 	}
 }
 
+// TestApplications: of an application there is its name alone, nothing that reads
+// as root's, and it is found by that.
+func TestApplications(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "audit")
+	sample(t, dir, []Event{
+		{Action: "encrypt", Outcome: Done, Caller: &Caller{App: "web-1", UID: 7}, Application: true},
+		{Action: "encrypt", Outcome: Done, Caller: &Caller{}, Application: true},
+		{Action: "summary", Outcome: Denied, Details: map[string]string{DetailApp: "web-2"}},
+	})
+	root := uint32(0)
+	for name, test := range map[string]struct {
+		filter Filter
+		want   []uint64
+	}{
+		"name": {Filter{App: "web-1"}, []uint64{2, 7, 10}}, "pattern": {Filter{App: "web-*"}, []uint64{2, 4, 7, 10}},
+		"any": {Filter{App: "*"}, []uint64{2, 4, 7, 10}}, "root": {Filter{UID: &root}, []uint64{3}}, "both": {Filter{UID: &root, App: "*"}, nil},
+	} {
+		if got := searched(t, dir, test.filter); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
+		}
+	}
+	err := Search(dir, Filter{App: "web-1"}, func(e Entry) error {
+		if !strings.Contains(string(e.Line), `"caller":{"app":"web-1"}`) {
+			t.Errorf("%s", e.Line)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := Verify(dir, VerifyOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSearchInDamage: a bad line hides no other.
 func TestSearchInDamage(t *testing.T) {
 	dir := t.TempDir()

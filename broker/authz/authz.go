@@ -1,7 +1,7 @@
 // Package authz decides who may do what. A [Caller] is a local process as the
-// kernel reports it, a [Grant] lets callers do operations with keys or forbids
-// it, and a [Policy] is the list of grants: what no grant allows is denied, and
-// what one denies no other allows.
+// kernel reports it or an application as its access key tells, a [Grant] lets
+// callers do operations with keys or forbids it, and a [Policy] is the list of
+// grants: what no grant allows is denied, and what one denies no other allows.
 //
 // What is not known never helps the caller: when its unit could not be
 // established, or a template has no value, a grant that allows does not match

@@ -14,7 +14,7 @@ func template(t testing.TB, text string) Template {
 	return parsed
 }
 
-// TestPolicy is the policy matrix: users, groups, units, operations, keys and
+// TestPolicy is the policy matrix: users, groups, units, applications, operations, keys and
 // contexts, and the number of the grant that decides each.
 func TestPolicy(t *testing.T) {
 	policy := NewPolicy([]Grant{ // counted from 1
@@ -31,7 +31,15 @@ func TestPolicy(t *testing.T) {
 		{Keys: []string{"mixed"}, Operations: []Operation{Decrypt}, UIDs: []uint32{1002}, Context: map[string]Template{"by": template(t, "u{uid}/{unit}")}},
 		{Effect: Deny, Keys: []string{"mixed"}, Operations: []Operation{Decrypt}, UIDs: []uint32{1002}, Context: map[string]Template{"env": template(t, "prod")}},
 		{Effect: Deny, Keys: []string{"tenants"}, Operations: []Operation{Decrypt}, GIDs: []uint32{70}, Context: map[string]Template{"former": template(t, "{user}")}},
+		{Keys: []string{"shop"}, Operations: []Operation{Encrypt, Decrypt}, Apps: []string{"web", "web-*"}}, // 13
+		{Effect: Deny, Keys: []string{"shop"}, Operations: []Operation{Decrypt}, Apps: []string{"web-old"}},
+		{Keys: []string{"own"}, Operations: []Operation{Encrypt}, Apps: []string{"*"}, UIDs: []uint32{0, 1000}, Context: map[string]Template{"app": template(t, "{app}")}},
+		{Keys: []string{"zero"}, Operations: Operations(), UIDs: []uint32{0}, GIDs: []uint32{0}},
+		{Keys: []string{"nobodys"}, Operations: []Operation{Encrypt}, Apps: []string{"*"}, Context: map[string]Template{"by": template(t, "{uid}")}},
+		{Effect: Deny, Keys: []string{"barred"}, Operations: []Operation{Encrypt}, Units: []string{"*"}},
+		{Keys: []string{"barred"}, Operations: []Operation{Encrypt}, Apps: []string{"*"}, Units: []string{"*"}},
 	})
+	app := func(name string) Caller { return Caller{App: name} }
 	alice := Caller{UID: 1000, GID: 1000, User: "alice"}
 	logger := Caller{UID: 2000, GID: 50}
 	bob := Caller{UID: 1001, GID: 60}
@@ -98,6 +106,23 @@ func TestPolicy(t *testing.T) {
 		{"denied context is another", carl, Decrypt, "mixed", entries{"by": "u1002/c.service", "env": "test"}, true, 10},
 		{"denied by template", tenant, Decrypt, "tenants", entries{"tenant": "dora", "purpose": "mail", "former": "dora"}, false, 12},
 		{"denied template is another", tenant, Decrypt, "tenants", entries{"tenant": "dora", "purpose": "mail", "former": "x"}, true, 9},
+		{"granted by name of an application", app("web"), Decrypt, "shop", nil, true, 13},
+		{"granted by glob on applications", app("web-new"), Decrypt, "shop", nil, true, 13},
+		{"application denied", app("web-old"), Decrypt, "shop", nil, false, 14},
+		{"other operation of it", app("web-old"), Encrypt, "shop", nil, true, 13},
+		{"other application", app("webshop"), Decrypt, "shop", nil, false, 0},
+		{"user named like an application", Caller{UID: 7, User: "web"}, Decrypt, "shop", nil, false, 0},
+		{"unit named like an application", in("web"), Decrypt, "shop", nil, false, 0},
+		{"an application's own name", app("shop"), Encrypt, "own", entries{"app": "shop"}, true, 15},
+		{"another application's name", app("shop"), Encrypt, "own", entries{"app": "web"}, false, 0},
+		{"a user has no application's name", alice, Encrypt, "own", entries{"app": ""}, false, 0},
+		{"an application is not root", app("web"), Encrypt, "zero", nil, false, 0},
+		{"nor when it is called so", app("root"), Encrypt, "zero", nil, false, 0},
+		{"root is", Caller{}, Encrypt, "zero", nil, true, 16},
+		{"an application has no uid", app("web"), Encrypt, "nobodys", entries{"by": "0"}, false, 0},
+		{"an application is in no unit", app("web"), Encrypt, "barred", nil, true, 19},
+		{"and not in an unknown one", lost(app("web")), Encrypt, "barred", nil, true, 19},
+
 		{"denied template without a value", stranger, Decrypt, "tenants", entries{"former": "x"}, false, 12},
 	}
 	for _, tt := range tests {
@@ -147,15 +172,26 @@ func TestTemplate(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"{", "}", "{}", "{user", "user}", "{{user}}", "{User}", "{user }", "{gid}", "a}b{user}"} {
-		if parsed, err := ParseTemplate(text); err == nil || !strings.Contains(err.Error(), "{user}, {uid}, {unit}") {
+		if parsed, err := ParseTemplate(text); err == nil || !strings.Contains(err.Error(), "{user}, {uid}, {unit}, {app}") {
 			t.Errorf("%q was read as %+v, %v", text, parsed, err)
 		}
 	}
-	for _, text := range []string{"{user}", "x{unit}"} {
+	for _, text := range []string{"{user}", "x{unit}", "{app}"} {
 		parsed := template(t, text)
 		if got, known := parsed.expand(&Caller{}); known {
 			t.Errorf("%q of nobody is %q", text, got)
 		}
+	}
+	app := Caller{App: "web", User: "root", Unit: Unit{Name: "a.service"}}
+	for _, text := range []string{"{user}", "{uid}", "{unit}", "{app}{uid}"} {
+		parsed := template(t, text)
+		if got, known := parsed.expand(&app); known {
+			t.Errorf("%q of an application is %q", text, got)
+		}
+	}
+	named := template(t, "a/{app}")
+	if got, known := named.expand(&app); !known || got != "a/web" {
+		t.Errorf("%v is %q, %v", named, got, known)
 	}
 }
 

@@ -23,7 +23,8 @@ func (e Effect) String() string {
 }
 
 // Grant allows callers operations with keys, or denies them. A caller matches
-// when its uid, one of its groups or its unit is listed.
+// when its uid, one of its groups or its unit is listed; an application, which has
+// none of these, when its name is.
 type Grant struct {
 	Effect     Effect
 	Keys       []string // names or globs in the syntax of path.Match
@@ -31,10 +32,11 @@ type Grant struct {
 	UIDs       []uint32
 	GIDs       []uint32 // compared with primary and supplementary groups
 	Units      []string // names or globs in the syntax of path.Match
+	Apps       []string // names or globs in the syntax of path.Match
 	// Context has the entries that the encryption context must have. It may have
 	// others.
 	Context map[string]Template
-	Rate    Rate // for each uid; zero is no limit
+	Rate    Rate // for each uid and each application; zero is no limit
 	// At is where the grant is written, as file:line.
 	At string
 }
@@ -79,6 +81,9 @@ func (g *Grant) matchBut(r *Request) miss {
 }
 
 func (g *Grant) covers(c *Caller) bool {
+	if c.App != "" {
+		return matchAny(g.Apps, c.App)
+	}
 	if slices.Contains(g.UIDs, c.UID) || slices.Contains(g.GIDs, c.GID) ||
 		slices.ContainsFunc(c.Groups, func(gid uint32) bool { return slices.Contains(g.GIDs, gid) }) {
 		return true

@@ -39,16 +39,22 @@ func naiveMatch(g Grant, r Request) bool {
 	for _, pattern := range g.Keys {
 		key = key || naiveGlob(pattern, r.Key)
 	}
+	app := r.Caller.App != ""
+	for _, pattern := range g.Apps {
+		caller = caller || app && naiveGlob(pattern, r.Caller.App)
+	}
 	for _, uid := range g.UIDs {
-		caller = caller || uid == r.Caller.UID
+		caller = caller || !app && uid == r.Caller.UID
 	}
 	for _, gid := range g.GIDs {
 		for _, has := range append([]uint32{r.Caller.GID}, r.Caller.Groups...) {
-			caller = caller || gid == has
+			caller = caller || !app && gid == has
 		}
 	}
 	for _, pattern := range g.Units {
-		if r.Caller.Unit.Unknown {
+		if app {
+			continue
+		} else if r.Caller.Unit.Unknown {
 			caller = caller || g.Effect == Deny
 		} else if r.Caller.Unit.Name != "" {
 			caller = caller || naiveGlob(pattern, r.Caller.Unit.Name)
@@ -57,10 +63,13 @@ func naiveMatch(g Grant, r Request) bool {
 	for name, template := range g.Context {
 		value, there := r.Context[name]
 		text := template.String()
-		valueless := strings.Contains(text, "{user}") && r.Caller.User == "" || strings.Contains(text, "{unit}") && r.Caller.Unit.Name == ""
+		valueless := strings.Contains(text, "{user}") && r.Caller.User == "" || strings.Contains(text, "{unit}") && r.Caller.Unit.Name == "" ||
+			app && (strings.Contains(text, "{user}") || strings.Contains(text, "{uid}") || strings.Contains(text, "{unit}")) ||
+			!app && strings.Contains(text, "{app}")
 		text = strings.ReplaceAll(text, "{user}", r.Caller.User)
 		text = strings.ReplaceAll(text, "{uid}", fmt.Sprint(r.Caller.UID))
 		text = strings.ReplaceAll(text, "{unit}", r.Caller.Unit.Name)
+		text = strings.ReplaceAll(text, "{app}", r.Caller.App)
 		context = context && there && (valueless && g.Effect == Deny || !valueless && value == text)
 	}
 	return operation && key && caller && context
@@ -90,7 +99,7 @@ func newDice(t *testing.T) dice {
 func (dice) templates(t *testing.T) []Template {
 	t.Helper()
 	var templates []Template
-	for _, text := range []string{"", "1", "eve", "{user}", "{uid}", "{unit}", "{uid}-{user}"} {
+	for _, text := range []string{"", "1", "eve", "{user}", "{uid}", "{unit}", "{uid}-{user}", "{app}", "{app}{uid}"} {
 		templates = append(templates, template(t, text))
 	}
 	return templates
@@ -116,6 +125,7 @@ func (d dice) grant(templates []Template) Grant {
 		UIDs:       some(d, 4, []uint32{0, 1, 2, 3}),
 		GIDs:       some(d, 4, []uint32{0, 1, 2, 3}),
 		Units:      some(d, 4, []string{"x.service", "x*", "*.service", "y.scope"}),
+		Apps:       some(d, 4, []string{"eve", "1", "e*", "*"}),
 	}
 	if d.IntN(3) == 0 {
 		g.Effect = Deny
@@ -133,6 +143,10 @@ func (d dice) request() Request {
 	c := Caller{UID: d.Uint32N(4), GID: d.Uint32N(4), Groups: some(d, 4, []uint32{0, 1, 2, 3}), User: pick(d, []string{"", "1", "eve"})}
 	if c.Unit.Name = pick(d, []string{"", "x.service", "xy.service", "y.scope"}); c.Unit.Name == "" {
 		c.Unit = Unit{Unknown: d.IntN(2) == 0, Why: "chance"}
+	}
+	if d.IntN(3) == 0 {
+		// What the kernel says of others must not count, should it be there.
+		c.App = pick(d, []string{"eve", "1", "x.service"})
 	}
 	r := Request{Caller: c, Operation: pick(d, Operations()), Key: pick(d, []string{"a", "b", "ab", "ba", "aab"})}
 	for _, name := range some(d, 2, []string{"t", "u", "v"}) {

@@ -63,14 +63,14 @@ func (p *Policy) Decide(r Request) Decision {
 
 // Spend takes one operation of a caller from the rate of the grant that decided,
 // and reports whether there was one left.
-func (d Decision) Spend(uid uint32, now time.Time) bool {
-	return d.rule == nil || d.rule.spent == nil || d.rule.spent.take(uid, now)
+func (d Decision) Spend(who Identity, now time.Time) bool {
+	return d.rule == nil || d.rule.spent == nil || d.rule.spent.take(who, now)
 }
 
 // Refund gives back what Spend took.
-func (d Decision) Refund(uid uint32) {
+func (d Decision) Refund(who Identity) {
 	if d.rule != nil && d.rule.spent != nil {
-		d.rule.spent.give(uid)
+		d.rule.spent.give(who)
 	}
 }
 

@@ -48,12 +48,12 @@ func (r Rate) String() string {
 // account with a range of subordinate uids can be very many callers.
 const maxAccounts = 4096
 
-// account keeps what is left of a rate for each uid. Callers beyond maxAccounts
+// account keeps what is left of a rate for each caller. Callers beyond maxAccounts
 // have one share between them until others have been quiet for long enough.
 type account struct {
 	rate  Rate
 	mu    sync.Mutex
-	uids  map[uint32]*bucket
+	each  map[Identity]*bucket
 	rest  bucket
 	swept time.Time
 }
@@ -66,13 +66,13 @@ type bucket struct {
 }
 
 func newAccount(rate Rate) *account {
-	return &account{rate: rate, uids: map[uint32]*bucket{}, rest: bucket{left: float64(rate.Calls)}}
+	return &account{rate: rate, each: map[Identity]*bucket{}, rest: bucket{left: float64(rate.Calls)}}
 }
 
-func (a *account) take(uid uint32, now time.Time) bool {
+func (a *account) take(who Identity, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.open(uid, now)
+	b := a.open(who, now)
 	a.refill(b, now)
 	if b.left < 1 {
 		return false
@@ -81,29 +81,29 @@ func (a *account) take(uid uint32, now time.Time) bool {
 	return true
 }
 
-func (a *account) give(uid uint32) {
+func (a *account) give(who Identity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b, ok := a.uids[uid]
+	b, ok := a.each[who]
 	if !ok {
 		b = &a.rest
 	}
 	b.left = min(b.left+1, float64(a.rate.Calls))
 }
 
-// open returns the bucket of a uid.
-func (a *account) open(uid uint32, now time.Time) *bucket {
-	if b, ok := a.uids[uid]; ok {
+// open returns the bucket of a caller.
+func (a *account) open(who Identity, now time.Time) *bucket {
+	if b, ok := a.each[who]; ok {
 		return b
 	}
-	if len(a.uids) >= maxAccounts {
+	if len(a.each) >= maxAccounts {
 		a.sweep(now)
 	}
-	if len(a.uids) >= maxAccounts {
+	if len(a.each) >= maxAccounts {
 		return &a.rest
 	}
 	b := &bucket{left: float64(a.rate.Calls), at: now}
-	a.uids[uid] = b
+	a.each[who] = b
 	return b
 }
 
@@ -114,9 +114,9 @@ func (a *account) sweep(now time.Time) {
 		return
 	}
 	a.swept = now
-	for uid, b := range a.uids {
+	for who, b := range a.each {
 		if a.refill(b, now); b.left >= float64(a.rate.Calls) {
-			delete(a.uids, uid)
+			delete(a.each, who)
 		}
 	}
 }

@@ -60,20 +60,33 @@ func TestRateIsForEachUID(t *testing.T) {
 	}
 	for i, step := range steps {
 		now = now.Add(step.after)
-		if got := d.Spend(step.uid, now); got != step.want {
+		if got := d.Spend(Identity{UID: step.uid}, now); got != step.want {
 			t.Fatalf("step %d: uid %d got %v", i, step.uid, got)
 		}
 	}
-	d.Refund(1)
-	if !d.Spend(1, now) || d.Spend(1, now) {
+	d.Refund(Identity{UID: 1})
+	if !d.Spend(Identity{UID: 1}, now) || d.Spend(Identity{UID: 1}, now) {
 		t.Error("what was given back is not there, or more")
 	}
 	for range 10 {
-		d.Refund(1)
+		d.Refund(Identity{UID: 1})
 	}
 	for i, want := range []bool{true, true, false} {
-		if got := d.Spend(1, now); got != want {
+		if got := d.Spend(Identity{UID: 1}, now); got != want {
 			t.Errorf("after too much was given back: operation %d got %v", i+1, got)
+		}
+	}
+}
+
+// TestRateOfApplications: an application pays for itself, and not for root, whose
+// uid is the zero of an application's.
+func TestRateOfApplications(t *testing.T) {
+	d := rated(t, "1/m")
+	now := time.Unix(1000, 0)
+	web, batch, root := Caller{App: "web"}, Caller{App: "batch"}, Caller{}
+	for _, c := range []Caller{web, batch, root} {
+		if !d.Spend(c.Identity(), now) || d.Spend(c.Identity(), now) {
+			t.Errorf("%v does not have one call to itself", c)
 		}
 	}
 }
@@ -82,11 +95,11 @@ func TestNoRateIsNoLimit(t *testing.T) {
 	policy := NewPolicy([]Grant{{Keys: []string{"k"}, Operations: []Operation{Encrypt}, UIDs: []uint32{1}}})
 	for _, d := range []Decision{policy.Decide(Request{Caller: Caller{UID: 1}, Operation: Encrypt, Key: "k"}), {}} {
 		for range 1000 {
-			if !d.Spend(1, time.Unix(0, 0)) {
+			if !d.Spend(Identity{UID: 1}, time.Unix(0, 0)) {
 				t.Fatal("limited")
 			}
 		}
-		d.Refund(1)
+		d.Refund(Identity{UID: 1})
 	}
 }
 
@@ -97,18 +110,18 @@ func TestAccountsAreBounded(t *testing.T) {
 	now := time.Unix(1000, 0)
 	allowed := 0
 	for uid := range uint32(10 * maxAccounts) {
-		if d.Spend(uid, now) {
+		if d.Spend(Identity{UID: uid}, now) {
 			allowed++
 		}
 	}
-	if got := len(d.rule.spent.uids); allowed != maxAccounts+1 || got != maxAccounts {
+	if got := len(d.rule.spent.each); allowed != maxAccounts+1 || got != maxAccounts {
 		t.Errorf("%d uids were allowed and %d kept, want %d with one share for the rest", allowed, got, maxAccounts)
 	}
 	now = now.Add(time.Minute)
-	if !d.Spend(7, now) || !d.Spend(99_999, now) {
+	if !d.Spend(Identity{UID: 7}, now) || !d.Spend(Identity{UID: 99_999}, now) {
 		t.Error("a minute later somebody was refused")
 	}
-	if got := len(d.rule.spent.uids); got > 2 {
+	if got := len(d.rule.spent.each); got > 2 {
 		t.Errorf("%d are kept who have been quiet", got)
 	}
 }

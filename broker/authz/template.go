@@ -8,7 +8,7 @@ import (
 )
 
 // Template is the value that an entry of the encryption context must have. In it
-// {user}, {uid} and {unit} stand for what the caller is.
+// {user}, {uid}, {unit} and {app} stand for what the caller is.
 type Template struct {
 	text  string
 	parts []string // texts, and what stands for something else as in variables
@@ -19,9 +19,10 @@ const (
 	userVariable = "{user}" // the name of the caller's uid in /etc/passwd
 	uidVariable  = "{uid}"  // in decimal
 	unitVariable = "{unit}" // with its suffix: payments.service
+	appVariable  = "{app}"  // the application's name
 )
 
-var variables = []string{userVariable, uidVariable, unitVariable}
+var variables = []string{userVariable, uidVariable, unitVariable, appVariable}
 
 // ParseTemplate reads a template. A brace has no other use in it.
 func ParseTemplate(text string) (Template, error) {
@@ -53,17 +54,19 @@ func ParseTemplate(text string) (Template, error) {
 func (t Template) String() string { return t.text }
 
 // expand returns the value for a caller, false if the caller is not known well
-// enough.
+// enough. An application has a name and nothing else, and nobody else has that.
 func (t Template) expand(c *Caller) (value string, known bool) {
 	var b strings.Builder
 	for _, part := range t.parts {
 		switch part {
+		case appVariable:
+			part = c.App
 		case userVariable:
-			part = c.User
+			part = ofProcess(c, c.User)
 		case uidVariable:
-			part = strconv.FormatUint(uint64(c.UID), 10)
+			part = ofProcess(c, strconv.FormatUint(uint64(c.UID), 10))
 		case unitVariable:
-			part = c.Unit.Name
+			part = ofProcess(c, c.Unit.Name)
 		}
 		if part == "" {
 			return "", false
@@ -71,4 +74,12 @@ func (t Template) expand(c *Caller) (value string, known bool) {
 		b.WriteString(part)
 	}
 	return b.String(), true
+}
+
+// ofProcess is what the kernel says of a caller; of an application it says nothing.
+func ofProcess(c *Caller, value string) string {
+	if c.App != "" {
+		return ""
+	}
+	return value
 }

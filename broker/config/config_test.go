@@ -84,6 +84,10 @@ func TestGood(t *testing.T) {
 				Context: map[string]authz.Template{"tenant": template(t, "{user}"), "purpose": template(t, "mail")},
 				Rate:    authz.Rate{Calls: 100, Per: time.Second}, At: "good.toml:60",
 			},
+			{
+				Keys: []string{"shop"}, Operations: []authz.Operation{authz.Encrypt}, Apps: []string{"web", "batch-*"},
+				Context: map[string]authz.Template{"app": template(t, "{app}")}, At: "good.toml:68",
+			},
 		},
 		UnitWithoutPIDFD: true,
 		Audit: Audit{

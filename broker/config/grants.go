@@ -38,12 +38,13 @@ func (t *table) grant() authz.Grant {
 		UIDs:       t.ids("users", "user", t.doc.accounts.user),
 		GIDs:       t.ids("groups", "group", t.doc.accounts.group),
 		Units:      t.units("units"),
+		Apps:       t.apps("apps"),
 		Context:    t.templates("context"),
 		Rate:       t.rate("rate"),
 		At:         fmt.Sprintf("%s:%d", t.doc.file, t.line),
 	}
-	if !t.filled("users") && !t.filled("groups") && !t.filled("units") {
-		t.doc.problem(t.line, "%s is about nobody: it needs users, groups or units", t.name)
+	if !t.filled("users") && !t.filled("groups") && !t.filled("units") && !t.filled("apps") {
+		t.doc.problem(t.line, "%s is about nobody: it needs users, groups, units or apps", t.name)
 	}
 	if g.Effect == authz.Deny && t.filled("rate") {
 		t.problem("rate", "%s limits what a grant allows, and this one denies", t.full("rate"))
@@ -81,6 +82,25 @@ func (t *table) units(key string) []string {
 		units = append(units, unit)
 	}
 	return units
+}
+
+// apps reads names of applications and patterns for them. Whether there is one of
+// a name is nothing that the file could know.
+func (t *table) apps(key string) []string {
+	var apps []string
+	for _, e := range t.array(key) {
+		app, ok := e.value.(string)
+		_, bad := path.Match(app, "")
+		isPattern := strings.ContainsAny(app, `*?[\`)
+		switch {
+		case !ok:
+			t.doc.problem(e.line, "%s must hold strings, not %s", t.full(key), kindOf(e.value))
+		case isPattern && (bad != nil || strings.ContainsAny(app, "/\x00")), !isPattern && authz.CheckApp(app) != nil:
+			t.doc.problem(e.line, "%s: %q is neither the name of an application nor a pattern such as \"web-*\"", t.full(key), app)
+		}
+		apps = append(apps, app)
+	}
+	return apps
 }
 
 // templates reads the entries that an encryption context must have.

@@ -117,7 +117,7 @@ func (c *ctl) auditSearch(dir *string) *cobra.Command {
 	var uid uint32
 	var since string
 	cmd := &cobra.Command{
-		Use: "search", Short: "Show the records of a key, an action, a user or a time", Args: cobra.NoArgs,
+		Use: "search", Short: "Show the records of a key, an action, a user, an application or a time", Args: cobra.NoArgs,
 		Long: "Show the records of the audit trail that match, with -o json as they are in its files. Nothing is verified.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("uid") {
@@ -137,6 +137,7 @@ func (c *ctl) auditSearch(dir *string) *cobra.Command {
 	flags.StringVar(&filter.Key, "key", "", "name of the key, or a pattern such as 'app-*'")
 	flags.StringVar(&filter.Action, "action", "", "action, or a pattern such as 'key.*'")
 	flags.Uint32Var(&uid, "uid", 0, "user who called")
+	flags.StringVar(&filter.App, "app", "", "application that called, or a pattern such as 'web-*'")
 	flags.StringVar(&since, "since", "", "not before: RFC 3339, or how long ago, such as 90m or 24h")
 	return cmd
 }
@@ -168,7 +169,9 @@ func (c *ctl) printRecord(e audit.Entry) error {
 		}
 	}
 	word("reason", e.Reason)
-	if e.Caller != nil {
+	if e.Caller != nil && e.Caller.App != "" {
+		word("app", e.Caller.App)
+	} else if e.Caller != nil {
 		word("uid", strconv.FormatUint(uint64(e.Caller.UID), 10))
 		word("pid", strconv.Itoa(int(e.Caller.PID)))
 		word("unit", e.Caller.Unit)

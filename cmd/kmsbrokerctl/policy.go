@@ -41,14 +41,17 @@ func (c *ctl) policyExplain() *cobra.Command {
 	req := &v1.ExplainPolicyRequest{}
 	var entries []string
 	cmd := &cobra.Command{
-		Use: "explain --user USER --key NAME --op OPERATION", Short: "Tell what a caller may do, and which grant decides", Args: cobra.NoArgs,
+		Use: "explain --user USER|--app APP --key NAME --op OPERATION", Short: "Tell what a caller may do, and which grant decides", Args: cobra.NoArgs,
 		Long: `Tell what a caller may do, and which grant decides. The exit status says that there is an answer, not which.
-The caller is what a process of the user would be, in the unit that is named or in none.`,
+The caller is what a process of the user would be, in the unit that is named or in none; or an application that
+is known by an access key.`,
 		Example: `  kmsbrokerctl policy explain --user www-data --unit web.service --key payments --op decrypt --context tenant=acme`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			switch {
-			case req.GetUser() == "":
-				return usagef("--user is missing: who calls?")
+			case req.GetUser() == "" && req.GetApp() == "":
+				return usagef("--user or --app is missing: who calls?")
+			case req.GetApp() != "" && (req.GetUser() != "" || req.GetUnit() != "" || len(req.GetGroups()) > 0):
+				return usagef("an application has no user, groups or unit: --app excludes --user, --group and --unit")
 			case req.GetKey() == "":
 				return usagef("--key is missing: with which key?")
 			case req.GetOperation() == "":
@@ -70,7 +73,8 @@ The caller is what a process of the user would be, in the unit that is named or 
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&req.User, "user", "", "name or uid of the caller (required)")
+	flags.StringVar(&req.User, "user", "", "name or uid of the caller")
+	flags.StringVar(&req.App, "app", "", "name of the application that calls, instead of a user")
 	flags.StringArrayVar(&req.Groups, "group", nil, "name or gid of a group that the caller has besides those in /etc/group; may be repeated")
 	flags.StringVar(&req.Unit, "unit", "", "systemd unit that the caller runs in, such as web.service (default: none)")
 	flags.StringVar(&req.Key, "key", "", "name of the key (required)")
@@ -86,11 +90,14 @@ func (c *ctl) showExplanation(e *v1.ExplainPolicyResponse) error {
 	}
 	rate := ""
 	if e.GetRate() != "" {
-		rate = e.GetRate() + " for each uid"
+		rate = e.GetRate() + " for each uid and each application"
 	}
 	caller := fmt.Sprintf("uid %d", e.GetCaller().GetUid())
 	if name := e.GetCaller().GetUser(); name != "" {
 		caller += " (" + name + ")"
+	}
+	if app := e.GetCaller().GetApp(); app != "" {
+		caller = "app " + app
 	}
 	unit := e.GetCaller().GetUnit()
 	if e.GetCaller().GetUnitUnknown() {

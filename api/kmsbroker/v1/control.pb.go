@@ -121,12 +121,13 @@ func (x *ReloadPolicyResponse) GetRestart() []string {
 
 type ExplainPolicyRequest struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
-	User              string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`     // name or uid
+	User              string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`     // name or uid; "" for an application
 	Groups            []string               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"` // names or gids, besides those that the user has
 	Unit              string                 `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`     // "" for none
 	Key               string                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
 	Operation         string                 `protobuf:"bytes,5,opt,name=operation,proto3" json:"operation,omitempty"`
 	EncryptionContext map[string]string      `protobuf:"bytes,6,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	App               string                 `protobuf:"bytes,7,opt,name=app,proto3" json:"app,omitempty"` // an application, instead of user, groups and unit
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -203,13 +204,20 @@ func (x *ExplainPolicyRequest) GetEncryptionContext() map[string]string {
 	return nil
 }
 
+func (x *ExplainPolicyRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
 type ExplainPolicyResponse struct {
 	state         protoimpl.MessageState              `protogen:"open.v1"`
 	Allowed       bool                                `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	Reason        string                              `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`         // a sentence
 	Grant         uint32                              `protobuf:"varint,3,opt,name=grant,proto3" json:"grant,omitempty"`          // that decides, counted from 1; 0 for none
 	At            string                              `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`                 // where it is written, as file:line
-	Rate          string                              `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`             // what it allows each uid, such as "100/s"; "" for no limit
+	Rate          string                              `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`             // what it allows each uid and application, such as "100/s"; "" for no limit
 	Caller        *ExplainPolicyResponse_Caller       `protobuf:"bytes,6,opt,name=caller,proto3" json:"caller,omitempty"`         // as the daemon would know it
 	Considered    []*ExplainPolicyResponse_Considered `protobuf:"bytes,7,rep,name=considered,proto3" json:"considered,omitempty"` // all grants, in their order
 	unknownFields protoimpl.UnknownFields
@@ -1238,6 +1246,7 @@ type ExplainPolicyResponse_Caller struct {
 	Unit          string                 `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
 	UnitUnknown   bool                   `protobuf:"varint,6,opt,name=unit_unknown,json=unitUnknown,proto3" json:"unit_unknown,omitempty"`
 	NoUnit        string                 `protobuf:"bytes,7,opt,name=no_unit,json=noUnit,proto3" json:"no_unit,omitempty"` // why there is no unit
+	App           string                 `protobuf:"bytes,8,opt,name=app,proto3" json:"app,omitempty"`                     // of an application, of which all else is empty
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1317,6 +1326,13 @@ func (x *ExplainPolicyResponse_Caller) GetUnitUnknown() bool {
 func (x *ExplainPolicyResponse_Caller) GetNoUnit() string {
 	if x != nil {
 		return x.NoUnit
+	}
+	return ""
+}
+
+func (x *ExplainPolicyResponse_Caller) GetApp() string {
+	if x != nil {
+		return x.App
 	}
 	return ""
 }
@@ -1931,17 +1947,18 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x13ReloadPolicyRequest\"H\n" +
 	"\x14ReloadPolicyResponse\x12\x16\n" +
 	"\x06grants\x18\x01 \x01(\rR\x06grants\x12\x18\n" +
-	"\arestart\x18\x02 \x03(\tR\arestart\"\xb6\x02\n" +
+	"\arestart\x18\x02 \x03(\tR\arestart\"\xc8\x02\n" +
 	"\x14ExplainPolicyRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06groups\x18\x02 \x03(\tR\x06groups\x12\x12\n" +
 	"\x04unit\x18\x03 \x01(\tR\x04unit\x12\x10\n" +
 	"\x03key\x18\x04 \x01(\tR\x03key\x12\x1c\n" +
 	"\toperation\x18\x05 \x01(\tR\toperation\x12h\n" +
-	"\x12encryption_context\x18\x06 \x03(\v29.kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntryR\x11encryptionContext\x1aD\n" +
+	"\x12encryption_context\x18\x06 \x03(\v29.kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntryR\x11encryptionContext\x12\x10\n" +
+	"\x03app\x18\a \x01(\tR\x03app\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x04\n" +
 	"\x15ExplainPolicyResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
@@ -1951,7 +1968,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x06caller\x18\x06 \x01(\v2*.kmsbroker.v1.ExplainPolicyResponse.CallerR\x06caller\x12N\n" +
 	"\n" +
 	"considered\x18\a \x03(\v2..kmsbroker.v1.ExplainPolicyResponse.ConsideredR\n" +
-	"considered\x1a\xa8\x01\n" +
+	"considered\x1a\xba\x01\n" +
 	"\x06Caller\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
@@ -1959,7 +1976,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x12\x12\n" +
 	"\x04unit\x18\x05 \x01(\tR\x04unit\x12!\n" +
 	"\funit_unknown\x18\x06 \x01(\bR\vunitUnknown\x12\x17\n" +
-	"\ano_unit\x18\a \x01(\tR\x06noUnit\x1ab\n" +
+	"\ano_unit\x18\a \x01(\tR\x06noUnit\x12\x10\n" +
+	"\x03app\x18\b \x01(\tR\x03app\x1ab\n" +
 	"\n" +
 	"Considered\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\rR\x05grant\x12\x0e\n" +

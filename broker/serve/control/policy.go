@@ -25,13 +25,9 @@ func (s *Server) ReloadPolicy(ctx context.Context, _ *v1.ReloadPolicyRequest) (*
 
 // ExplainPolicy implements v1.ControlServer.
 func (s *Server) ExplainPolicy(_ context.Context, req *v1.ExplainPolicyRequest) (*v1.ExplainPolicyResponse, error) {
-	caller, err := authz.LocalCaller(req.GetUser(), req.GetGroups())
+	caller, err := explainedCaller(req)
 	if err != nil {
-		return nil, failure.New(failure.Invalid, "CALLER", "%v", err)
-	}
-	if caller.Unit.Name = req.GetUnit(); caller.Unit.Name != "" && !cgroup.ValidUnit(caller.Unit.Name) {
-		return nil, failure.New(failure.Invalid, "CALLER", "%.100q is not the full name of a unit", caller.Unit.Name).
-			WithHint("with its suffix: web.service")
+		return nil, err
 	}
 	explained, err := s.core.ExplainPolicy(authz.Request{
 		Caller: caller, Operation: authz.Operation(req.GetOperation()), Key: req.GetKey(), Context: req.GetEncryptionContext(),
@@ -42,13 +38,35 @@ func (s *Server) ExplainPolicy(_ context.Context, req *v1.ExplainPolicyRequest) 
 	return explanationMessage(explained), nil
 }
 
+// explainedCaller is the caller that is asked about.
+func explainedCaller(req *v1.ExplainPolicyRequest) (authz.Caller, error) {
+	if app := req.GetApp(); app != "" {
+		if req.GetUser() != "" || len(req.GetGroups()) > 0 || req.GetUnit() != "" {
+			return authz.Caller{}, failure.New(failure.Invalid, "CALLER", "an application has no user, groups or unit")
+		}
+		if err := authz.CheckApp(app); err != nil {
+			return authz.Caller{}, failure.New(failure.Invalid, "CALLER", "the name of an application: %v", err)
+		}
+		return authz.Caller{App: app}, nil
+	}
+	caller, err := authz.LocalCaller(req.GetUser(), req.GetGroups())
+	if err != nil {
+		return authz.Caller{}, failure.New(failure.Invalid, "CALLER", "%v", err)
+	}
+	if caller.Unit.Name = req.GetUnit(); caller.Unit.Name != "" && !cgroup.ValidUnit(caller.Unit.Name) {
+		return authz.Caller{}, failure.New(failure.Invalid, "CALLER", "%.100q is not the full name of a unit", caller.Unit.Name).
+			WithHint("with its suffix: web.service")
+	}
+	return caller, nil
+}
+
 func explanationMessage(e broker.Explanation) *v1.ExplainPolicyResponse {
 	number, at, rate := e.Decision.Grant()
 	m := &v1.ExplainPolicyResponse{
 		Allowed: e.Decision.Allowed, Reason: e.Why, Grant: uint32(number), At: at, Rate: rate.String(),
 		Caller: &v1.ExplainPolicyResponse_Caller{
 			Uid: e.Caller.UID, Gid: e.Caller.GID, Groups: e.Caller.Groups, User: e.Caller.User,
-			Unit: e.Caller.Unit.Name, UnitUnknown: e.Caller.Unit.Unknown, NoUnit: e.Caller.Unit.Why,
+			Unit: e.Caller.Unit.Name, UnitUnknown: e.Caller.Unit.Unknown, NoUnit: e.Caller.Unit.Why, App: e.Caller.App,
 		},
 	}
 	for _, c := range e.Considered {
