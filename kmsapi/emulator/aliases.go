@@ -70,31 +70,18 @@ func deleteAlias(c *call) (any, error) {
 	return nil, c.region.commit(batch{aliases: map[string]string{name: ""}})
 }
 
-type aliasList struct {
-	page
-	Aliases struct {
-		Alias []aliasEntry
-	}
-}
-
-type aliasEntry struct {
-	KeyID     string `json:"KeyId"`
-	AliasName string
-	AliasArn  string
-}
-
 func listAliases(c *call) (any, error) {
-	p, err := c.page(0, 100)
+	p, err := c.params.Page(0, 100)
 	if err != nil {
 		return nil, err
 	}
-	list := aliasList{page: p}
-	list.Aliases.Alias = cut(&list.page, c.region.aliasesOf(""))
+	list := wire.AliasList{Page: p}
+	list.Aliases.Alias = wire.Cut(&list.Page, c.region.aliasesOf(""))
 	return list, nil
 }
 
 func listAliasesByKeyID(c *call) (any, error) {
-	p, err := c.page(0, 101)
+	p, err := c.params.Page(0, 101)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +89,7 @@ func listAliasesByKeyID(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := aliasList{page: p}
-	list.Aliases.Alias = cut(&list.page, c.region.aliasesOf(k.ID))
+	list := wire.AliasList{Page: p}
+	list.Aliases.Alias = wire.Cut(&list.Page, c.region.aliasesOf(k.ID))
 	return list, nil
 }

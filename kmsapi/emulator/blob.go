@@ -3,13 +3,9 @@ package emulator
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"io"
 	"maps"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
@@ -37,7 +33,7 @@ func (k *key) open(version string, sealed []byte, context encryptionContext) ([]
 
 // splitBlob takes the version ID off a blob.
 func splitBlob(text string) (version string, sealed []byte, err error) {
-	raw, err := decodeBase64(text)
+	raw, err := wire.DecodeBase64(text)
 	if err != nil {
 		return "", nil, err
 	}
@@ -51,8 +47,6 @@ func splitBlob(text string) (version string, sealed []byte, err error) {
 // not part of the ciphertext.
 type encryptionContext map[string]string
 
-const maxContext = 8192 // characters of JSON
-
 // additionalData encodes the context so that equal maps, and only they, give
 // equal bytes: sorted by key, each text after its length.
 func (ec encryptionContext) additionalData(version string) []byte {
@@ -64,63 +58,4 @@ func (ec encryptionContext) additionalData(version string) []byte {
 		}
 	}
 	return data
-}
-
-// context reads an encryption context parameter.
-func (c *call) context(name string) (encryptionContext, error) {
-	text := c.params[name]
-	if text == "" {
-		return nil, nil
-	}
-	ec, err := parseContext(text)
-	if err != nil {
-		return nil, wire.InvalidParameter(name)
-	}
-	return ec, nil
-}
-
-var errContext = errors.New("not a JSON object of strings")
-
-// parseContext takes a JSON object whose values are strings and whose keys are
-// all different.
-func parseContext(text string) (encryptionContext, error) {
-	if utf8.RuneCountInString(text) > maxContext {
-		return nil, errContext
-	}
-	d := json.NewDecoder(strings.NewReader(text))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errContext
-	}
-	ec := encryptionContext{}
-	for d.More() {
-		name, err := stringToken(d)
-		if err != nil {
-			return nil, err
-		}
-		if _, twice := ec[name]; twice {
-			return nil, errContext
-		}
-		if ec[name], err = stringToken(d); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, errContext
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errContext
-	}
-	return ec, nil
-}
-
-func stringToken(d *json.Decoder) (string, error) {
-	t, err := d.Token()
-	if err != nil {
-		return "", errContext
-	}
-	s, ok := t.(string)
-	if !ok {
-		return "", errContext
-	}
-	return s, nil
 }

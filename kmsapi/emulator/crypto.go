@@ -7,27 +7,10 @@ import (
 	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
-const (
-	maxPlaintext = 6144 // bytes
-	maxDataKey   = 1024 // bytes
-)
-
-// ciphertext is the answer of whatever encrypts.
-type ciphertext struct {
-	KeyID          string `json:"KeyId"`
-	KeyVersionID   string `json:"KeyVersionId"`
-	CiphertextBlob string
-}
-
-// plaintext is the answer of Decrypt.
-type plaintext struct {
-	KeyID        string `json:"KeyId"`
-	KeyVersionID string `json:"KeyVersionId"`
-	Plaintext    string // base64
-}
+const maxPlaintext = 6144 // bytes
 
 func encrypt(c *call) (any, error) {
-	data, err := c.binary("Plaintext")
+	data, err := c.params.Binary("Plaintext")
 	if err != nil {
 		return nil, err
 	}
@@ -39,27 +22,27 @@ func encrypt(c *call) (any, error) {
 
 // encryptUnder encrypts under the key and in the context that two parameters
 // name.
-func (c *call) encryptUnder(param string, by naming, data []byte, contextParam string) (ciphertext, error) {
-	context, err := c.context(contextParam)
+func (c *call) encryptUnder(param string, by naming, data []byte, contextParam string) (wire.Ciphertext, error) {
+	context, err := c.params.Context(contextParam)
 	if err != nil {
-		return ciphertext{}, err
+		return wire.Ciphertext{}, err
 	}
 	k, err := c.key(param, by)
 	if err != nil {
-		return ciphertext{}, err
+		return wire.Ciphertext{}, err
 	}
-	return ciphertext{k.ID, k.Version, k.seal(data, context)}, nil
+	return wire.Ciphertext{KeyID: k.ID, KeyVersionID: k.Version, CiphertextBlob: k.seal(data, context)}, nil
 }
 
 func decrypt(c *call) (any, error) {
 	if c.params["Recipient"] != "" {
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	}
 	k, version, data, err := c.decryptBlob("EncryptionContext")
 	if err != nil {
 		return nil, err
 	}
-	return plaintext{k.ID, version, base64.StdEncoding.EncodeToString(data)}, nil
+	return wire.Plaintext{KeyID: k.ID, KeyVersionID: version, Plaintext: base64.StdEncoding.EncodeToString(data)}, nil
 }
 
 // decryptBlob opens CiphertextBlob in the context that a parameter names. What
@@ -67,7 +50,7 @@ func decrypt(c *call) (any, error) {
 // deleted or a foreign key and a wrong context look the same.
 func (c *call) decryptBlob(contextParam string) (k *key, version string, data []byte, err error) {
 	invalid := wire.InvalidParameter("CiphertextBlob")
-	context, err := c.context(contextParam)
+	context, err := c.params.Context(contextParam)
 	if err != nil {
 		return nil, "", nil, err
 	}
@@ -100,7 +83,7 @@ func (c *call) decryptBlob(contextParam string) (k *key, version string, data []
 func reEncrypt(c *call) (any, error) {
 	for _, name := range []string{"SourceKeyId", "SourceKeyVersionId", "SourceEncryptionAlgorithm"} {
 		if c.params[name] != "" {
-			return nil, errUnsupported
+			return nil, wire.ErrUnsupported
 		}
 	}
 	c.permission = "ReEncryptFrom"
@@ -114,16 +97,13 @@ func reEncrypt(c *call) (any, error) {
 
 func generateDataKey(c *call) (any, error) {
 	if c.params["Recipient"] != "" {
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	}
 	data, sealed, err := c.dataKey()
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		ciphertext
-		Plaintext string // base64
-	}{sealed, base64.StdEncoding.EncodeToString(data)}, nil
+	return wire.DataKey{Ciphertext: sealed, Plaintext: base64.StdEncoding.EncodeToString(data)}, nil
 }
 
 func generateDataKeyWithoutPlaintext(c *call) (any, error) {
@@ -134,15 +114,11 @@ func generateDataKeyWithoutPlaintext(c *call) (any, error) {
 	return sealed, nil
 }
 
-// dataKey makes a data key of NumberOfBytes, or else of the size of KeySpec.
-func (c *call) dataKey() ([]byte, ciphertext, error) {
-	spec, err := c.oneOf("KeySpec", "AES_256", "AES_128")
+// dataKey makes a data key of the size that is asked for.
+func (c *call) dataKey() ([]byte, wire.Ciphertext, error) {
+	size, err := c.params.DataKeySize()
 	if err != nil {
-		return nil, ciphertext{}, err
-	}
-	size, err := c.integer("NumberOfBytes", map[string]int{"AES_256": 32, "AES_128": 16}[spec], 1, maxDataKey)
-	if err != nil {
-		return nil, ciphertext{}, err
+		return nil, wire.Ciphertext{}, err
 	}
 	data := make([]byte, size)
 	rand.Read(data) // never fails (crypto/rand since Go 1.24)

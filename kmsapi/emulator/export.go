@@ -20,18 +20,18 @@ type exportKey struct {
 
 // exportKey reads PublicKeyBlob, WrappingKeySpec and WrappingAlgorithm.
 func (c *call) exportKey() (*exportKey, error) {
-	spec, err := c.oneOf("WrappingKeySpec", wrappingSpec, "EC_SM2")
+	spec, err := c.params.OneOf("WrappingKeySpec", wrappingSpec, "EC_SM2")
 	if err != nil {
 		return nil, err
 	}
-	algorithm, err := c.oneOf("WrappingAlgorithm", wrapOAEPSHA256, wrapOAEPSHA1, "SM2PKE")
+	algorithm, err := c.params.OneOf("WrappingAlgorithm", wrapOAEPSHA256, wrapOAEPSHA1, "SM2PKE")
 	if err != nil {
 		return nil, err
 	}
 	if spec != wrappingSpec || algorithm == "SM2PKE" {
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	}
-	der, err := c.binary("PublicKeyBlob")
+	der, err := c.params.Binary("PublicKeyBlob")
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func generateAndExportDataKey(c *call) (any, error) {
 		return nil, err
 	}
 	return struct {
-		ciphertext
+		wire.Ciphertext
 		ExportedDataKey string
 	}{sealed, wrapped}, nil
 }

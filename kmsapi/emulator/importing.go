@@ -31,11 +31,11 @@ type importParameters struct {
 }
 
 func getParametersForImport(c *call) (any, error) {
-	algorithm, err := c.oneOf("WrappingAlgorithm", wrapOAEPSHA256, wrapOAEPSHA1, wrapPKCS1v15)
+	algorithm, err := c.params.OneOf("WrappingAlgorithm", wrapOAEPSHA256, wrapOAEPSHA1, wrapPKCS1v15)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.oneOf("WrappingKeySpec", wrappingSpec); err != nil {
+	if _, err := c.params.OneOf("WrappingKeySpec", wrappingSpec); err != nil {
 		return nil, err
 	}
 	k, err := c.externalKey()
@@ -57,7 +57,7 @@ func getParametersForImport(c *call) (any, error) {
 	if err := c.region.commit(batch{tokens: map[string]*importToken{text: token}}); err != nil {
 		return nil, err
 	}
-	return importParameters{k.ID, text, publicKey, timeText(token.ExpiresAt)}, nil
+	return importParameters{k.ID, text, publicKey, wire.Time(token.ExpiresAt)}, nil
 }
 
 func importKeyMaterial(c *call) (any, error) {
@@ -69,7 +69,7 @@ func importKeyMaterial(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	wrapped, err := c.binary("EncryptedKeyMaterial")
+	wrapped, err := c.params.Binary("EncryptedKeyMaterial")
 	if err != nil {
 		return nil, err
 	}

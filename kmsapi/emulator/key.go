@@ -125,47 +125,21 @@ func older(a, b *key) int {
 	return strings.Compare(a.ID, b.ID)
 }
 
-// keyMetadata is KeyMetadata of the API, where everything is text. Fields that
-// do not apply are empty, except those marked omitempty, which the service
-// leaves out.
-type keyMetadata struct {
-	KeyID             string `json:"KeyId"`
-	Arn               string
-	KeyState          state
-	KeyUsage          string
-	KeySpec           string
-	Origin            string
-	ProtectionLevel   string
-	Description       string
-	Creator           string
-	CreationDate      string
-	PrimaryKeyVersion string
-	LastRotationDate  string
-	AutomaticRotation string
-	RotationInterval  string `json:",omitempty"`
-	NextRotationDate  string `json:",omitempty"`
-	DeleteDate        string
-	MaterialExpire    string `json:"MaterialExpireTime"`
-	Protection        string `json:"DeletionProtection,omitempty"`
-	ProtectionWhy     string `json:"DeletionProtectionDescription,omitempty"`
-	Instance          string `json:"DKMSInstanceId,omitempty"`
-}
-
-func (r *region) metadata(k *key) keyMetadata {
-	m := keyMetadata{
+func (r *region) metadata(k *key) wire.KeyMetadata {
+	m := wire.KeyMetadata{
 		KeyID:             k.ID,
 		Arn:               r.arn("key/" + k.ID),
-		KeyState:          k.State,
+		KeyState:          string(k.State),
 		KeyUsage:          usageEncrypt,
 		KeySpec:           specAES256,
 		Origin:            k.Origin,
 		ProtectionLevel:   k.ProtectionLevel,
 		Description:       k.Description,
 		Creator:           account,
-		CreationDate:      timeText(k.CreatedAt),
+		CreationDate:      wire.Time(k.CreatedAt),
 		PrimaryKeyVersion: k.Version,
-		DeleteDate:        timeText(k.DeleteAt),
-		MaterialExpire:    timeText(k.MaterialExpiresAt),
+		DeleteDate:        wire.Time(k.DeleteAt),
+		MaterialExpire:    wire.Time(k.MaterialExpiresAt),
 		Instance:          k.Instance,
 	}
 	k.rotationMetadata(&m)
@@ -175,12 +149,4 @@ func (r *region) metadata(k *key) keyMetadata {
 // arn is the name of a resource in every account and region.
 func (r *region) arn(resource string) string {
 	return "acs:kms:" + r.name + ":" + account + ":" + resource
-}
-
-// timeText is how the API writes a time; "" for none.
-func timeText(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(wire.TimeLayout)
 }

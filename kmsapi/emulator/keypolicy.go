@@ -37,7 +37,7 @@ func (c *call) keyPolicy() (string, error) {
 }
 
 func getKeyPolicy(c *call) (any, error) {
-	if _, err := c.oneOf("PolicyName", "default"); err != nil {
+	if _, err := c.params.OneOf("PolicyName", "default"); err != nil {
 		return nil, err
 	}
 	k, err := c.key("KeyId", idOnly)
@@ -51,7 +51,7 @@ func getKeyPolicy(c *call) (any, error) {
 }
 
 func setKeyPolicy(c *call) (any, error) {
-	if _, err := c.oneOf("PolicyName", "default"); err != nil {
+	if _, err := c.params.OneOf("PolicyName", "default"); err != nil {
 		return nil, err
 	}
 	text, err := c.keyPolicy()

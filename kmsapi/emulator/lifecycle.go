@@ -17,10 +17,6 @@ const (
 	maxPendingDays = 366
 )
 
-type describedKey struct {
-	KeyMetadata keyMetadata
-}
-
 func createKey(c *call) (any, error) {
 	k, err := c.newKey()
 	if err != nil {
@@ -32,22 +28,22 @@ func createKey(c *call) (any, error) {
 	if err := c.region.commit(putKey(k)); err != nil {
 		return nil, err
 	}
-	return describedKey{c.region.metadata(k)}, nil
+	return wire.KeyDescription{KeyMetadata: c.region.metadata(k)}, nil
 }
 
 // newKey makes the key that the parameters ask for.
 func (c *call) newKey() (*key, error) {
-	origin, err := c.oneOf("Origin", originKMS, originExternal)
+	origin, err := c.params.OneOf("Origin", originKMS, originExternal)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.oneOf("KeySpec", specAES256); err != nil {
+	if _, err := c.params.OneOf("KeySpec", specAES256); err != nil {
 		return nil, err
 	}
-	if _, err := c.oneOf("KeyUsage", usageEncrypt); err != nil {
+	if _, err := c.params.OneOf("KeyUsage", usageEncrypt); err != nil {
 		return nil, err
 	}
-	protection, err := c.oneOf("ProtectionLevel", "SOFTWARE", "HSM")
+	protection, err := c.params.OneOf("ProtectionLevel", "SOFTWARE", "HSM")
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +61,7 @@ func (c *call) newKey() (*key, error) {
 	case err != nil:
 		return nil, err
 	case interval > 0 && origin == originExternal:
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	case instance != "" && !c.server.hasInstance(c.region.name, instance):
 		return nil, errInstanceNotFound
 	}
@@ -105,7 +101,7 @@ func describeKey(c *call) (any, error) {
 	if k.Protected {
 		m.Protection = "Enabled"
 	}
-	return describedKey{m}, nil
+	return wire.KeyDescription{KeyMetadata: m}, nil
 }
 
 // change finds the key that KeyId names, lets edit work on a copy and commits
@@ -151,7 +147,7 @@ func disableKey(c *call) (any, error) {
 }
 
 func scheduleKeyDeletion(c *call) (any, error) {
-	days, err := c.integer("PendingWindowInDays", 0, minPendingDays, maxPendingDays)
+	days, err := c.params.Integer("PendingWindowInDays", 0, minPendingDays, maxPendingDays)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +173,7 @@ func cancelKeyDeletion(c *call) (any, error) {
 // setDeletionProtection names its key by ProtectedResourceArn; newer metadata
 // also knows KeyId.
 func setDeletionProtection(c *call) (any, error) {
-	on, err := c.boolean("EnableDeletionProtection")
+	on, err := c.params.Boolean("EnableDeletionProtection")
 	if err != nil {
 		return nil, err
 	}

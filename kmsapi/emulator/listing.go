@@ -7,21 +7,8 @@ import (
 	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
-// keyList is the answer of ListKeys, which names keys and says nothing more.
-type keyList struct {
-	page
-	Keys struct {
-		Key []keyEntry
-	}
-}
-
-type keyEntry struct {
-	KeyID  string `json:"KeyId"`
-	KeyArn string
-}
-
 func listKeys(c *call) (any, error) {
-	p, err := c.page(1, 100)
+	p, err := c.params.Page(1, 100)
 	if err != nil {
 		return nil, err
 	}
@@ -30,10 +17,10 @@ func listKeys(c *call) (any, error) {
 		return nil, err
 	}
 	matching := slices.DeleteFunc(c.region.allKeys(), func(k *key) bool { return !filters.match(k) })
-	list := keyList{page: p}
-	list.Keys.Key = []keyEntry{}
-	for _, k := range cut(&list.page, matching) {
-		list.Keys.Key = append(list.Keys.Key, keyEntry{k.ID, c.region.arn("key/" + k.ID)})
+	list := wire.KeyList{Page: p}
+	list.Keys.Key = []wire.KeyEntry{}
+	for _, k := range wire.Cut(&list.Page, matching) {
+		list.Keys.Key = append(list.Keys.Key, wire.KeyEntry{KeyID: k.ID, KeyArn: c.region.arn("key/" + k.ID)})
 	}
 	return list, nil
 }

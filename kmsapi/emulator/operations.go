@@ -79,7 +79,7 @@ type call struct {
 	request    *wire.Request
 	who        ram.Identity
 	permission string // what the caller needs to be allowed, without "kms:"
-	params     map[string]string
+	params     wire.Params
 	now        time.Time
 }
 

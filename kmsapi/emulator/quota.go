@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
 // class is a group of operations that share a quota.
@@ -50,5 +52,5 @@ func (q quota) take(c class, now time.Time) error {
 	if q == nil || q[c].AllowN(now, 1) {
 		return nil
 	}
-	return errThrottled
+	return wire.ErrThrottled
 }

@@ -17,8 +17,6 @@ var (
 		Message: "The specified Alias is not found."}
 	errInstanceNotFound = &wire.Error{Status: http.StatusForbidden, Code: "Forbidden.DKMSInstanceNotFound",
 		Message: "The specified DKMS instance is not found."}
-	errRegionNotFound = &wire.Error{Status: http.StatusNotFound, Code: "InvalidRegionId.NotFound",
-		Message: "The specified RegionId does not exist."}
 
 	errAliasExists = &wire.Error{Status: http.StatusBadRequest, Code: "AliasAlreadyExists",
 		Message: "The specified Alias already exists."}
@@ -26,8 +24,6 @@ var (
 		Message: "This api does not accept an alias."}
 	errOrigin = &wire.Error{Status: http.StatusBadRequest, Code: "Unsupported.Origin",
 		Message: "This key origin is not valid for this api"}
-	errUnsupported = &wire.Error{Status: http.StatusBadRequest, Code: "UnsupportedOperation",
-		Message: "This action is not supported."}
 
 	errKeyMaterial = &wire.Error{Status: http.StatusBadRequest, Code: "InvalidKeyMaterial",
 		Message: "key material is invalid"}
@@ -45,6 +41,4 @@ var (
 		Message: "The request would have succeeded, but the DryRun parameter is set."}
 	errLimitExceeded = &wire.Error{Status: http.StatusBadRequest, Code: "Rejected.LimitExceeded",
 		Message: "The request was rejected because a resource limit is exceeded."}
-	errThrottled = &wire.Error{Status: http.StatusTooManyRequests, Code: "Rejected.Throttling",
-		Message: "QPS Limit Exceeded"}
 )

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
 // region holds the keys of one region. Reading takes the lock for the moment of
@@ -141,15 +143,15 @@ func (r *region) allKeys() []*key {
 }
 
 // aliasesOf returns the names of a key, or all names when keyID is empty, sorted.
-func (r *region) aliasesOf(keyID string) []aliasEntry {
+func (r *region) aliasesOf(keyID string) []wire.AliasEntry {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var list []aliasEntry
+	var list []wire.AliasEntry
 	for name, id := range r.aliases {
 		if keyID == "" || id == keyID {
-			list = append(list, aliasEntry{KeyID: id, AliasName: name, AliasArn: r.arn(name)})
+			list = append(list, wire.AliasEntry{KeyID: id, AliasName: name, AliasArn: r.arn(name)})
 		}
 	}
-	slices.SortFunc(list, func(a, b aliasEntry) int { return strings.Compare(a.AliasName, b.AliasName) })
+	slices.SortFunc(list, func(a, b wire.AliasEntry) int { return strings.Compare(a.AliasName, b.AliasName) })
 	return list
 }

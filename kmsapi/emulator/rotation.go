@@ -37,7 +37,7 @@ func (c *call) rotationInterval() (time.Duration, error) {
 
 // rotation reads whether a key is to rotate, and how often; 0 is never.
 func (c *call) rotation() (time.Duration, error) {
-	on, err := c.boolean("EnableAutomaticRotation")
+	on, err := c.params.Boolean("EnableAutomaticRotation")
 	if err != nil || !on {
 		return 0, err
 	}
@@ -50,7 +50,7 @@ func updateRotationPolicy(c *call) (any, error) {
 	case err != nil:
 		return nil, err
 	case k.Origin == originExternal:
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	}
 	interval, err := c.rotation()
 	if err != nil {
@@ -87,10 +87,10 @@ func (k *key) rotate(now time.Time) error {
 }
 
 // rotationMetadata is what KeyMetadata says of rotation.
-func (k *key) rotationMetadata(m *keyMetadata) {
-	m.AutomaticRotation, m.LastRotationDate = "Disabled", timeText(k.CreatedAt)
+func (k *key) rotationMetadata(m *wire.KeyMetadata) {
+	m.AutomaticRotation, m.LastRotationDate = "Disabled", wire.Time(k.CreatedAt)
 	if !k.RotatedAt.IsZero() {
-		m.LastRotationDate = timeText(k.RotatedAt)
+		m.LastRotationDate = wire.Time(k.RotatedAt)
 	}
 	if k.RotationInterval == 0 {
 		return
@@ -100,5 +100,5 @@ func (k *key) rotationMetadata(m *keyMetadata) {
 		m.AutomaticRotation = "Suspended"
 	}
 	m.RotationInterval = fmt.Sprintf("%ds", int(k.RotationInterval.Seconds()))
-	m.NextRotationDate = timeText(k.RotateAt)
+	m.NextRotationDate = wire.Time(k.RotateAt)
 }

@@ -88,7 +88,7 @@ func (s *Server) serve(r *wire.Request, region, gateway string) (any, error) {
 		return nil, err
 	}
 	if gateway != "" && (r.Version != apiVersion || !throughGateway(r.Action)) {
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	}
 	switch r.Version {
 	case apiVersion:
@@ -121,13 +121,13 @@ func (s *Server) serveKMS(r *wire.Request, name, gateway string, who ram.Identit
 	op, ok := operations[r.Action]
 	switch {
 	case slices.Contains(absent, r.Action):
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	case !ok:
 		return nil, wire.ErrUnknownAction
 	}
 	region, ok := s.regions[name]
 	if !ok {
-		return nil, errRegionNotFound
+		return nil, wire.ErrUnknownRegion
 	}
 	now := s.clock().UTC()
 	// An instance has no quota but does what it can.

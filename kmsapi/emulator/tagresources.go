@@ -35,7 +35,7 @@ func (t taggedResource) position() string { return t.ResourceID + "\n" + t.TagKe
 // listTagResources finds the keys that carry all tags asked for, and lists those
 // tags of them; all tags when it is asked for none.
 func listTagResources(c *call) (any, error) {
-	kind, err := c.oneOf("ResourceType", "key", "secret")
+	kind, err := c.params.OneOf("ResourceType", "key", "secret")
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func untagResources(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := c.boolean("All")
+	all, err := c.params.Boolean("All")
 	switch {
 	case err != nil:
 		return nil, err
@@ -184,12 +184,12 @@ func untagResources(c *call) (any, error) {
 // changeResources is change for the keys ResourceId.N: all of them change, or
 // none.
 func (c *call) changeResources(edit func(*key) error) (any, error) {
-	kind, err := c.oneOf("ResourceType", "key", "secret")
+	kind, err := c.params.OneOf("ResourceType", "key", "secret")
 	if err != nil {
 		return nil, err
 	}
 	if kind != "key" {
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	}
 	ids, err := c.numbered("ResourceId", "", maxResourceIDs)
 	if err != nil {

@@ -49,7 +49,7 @@ func parseTags(text string) ([]tag, error) {
 // certificate, of which there are none here.
 func (c *call) changeTags(edit func(*key) error) (any, error) {
 	if c.params["SecretName"] != "" || c.params["CertificateId"] != "" {
-		return nil, errUnsupported
+		return nil, wire.ErrUnsupported
 	}
 	return c.change(edit)
 }

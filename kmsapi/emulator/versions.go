@@ -4,6 +4,8 @@ import (
 	"crypto/cipher"
 	"slices"
 	"time"
+
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
 // keyVersion is a version of a key. Rotation makes new ones; a key with imported
@@ -28,10 +30,10 @@ type olderVersion struct {
 func (k *key) keyVersions() []keyVersion {
 	var list []keyVersion
 	for _, v := range k.Older {
-		list = append(list, keyVersion{k.ID, v.ID, timeText(v.CreatedAt)})
+		list = append(list, keyVersion{k.ID, v.ID, wire.Time(v.CreatedAt)})
 	}
 	if k.Version != "" {
-		list = append(list, keyVersion{k.ID, k.Version, timeText(k.VersionCreatedAt)})
+		list = append(list, keyVersion{k.ID, k.Version, wire.Time(k.VersionCreatedAt)})
 	}
 	return list
 }
@@ -49,14 +51,14 @@ func (k *key) sealer(version string) cipher.AEAD {
 }
 
 type keyVersionList struct {
-	page
+	wire.Page
 	KeyVersions struct {
 		KeyVersion []keyVersion
 	}
 }
 
 func listKeyVersions(c *call) (any, error) {
-	p, err := c.page(0, 101)
+	p, err := c.params.Page(0, 101)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +66,8 @@ func listKeyVersions(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := keyVersionList{page: p}
-	list.KeyVersions.KeyVersion = cut(&list.page, k.keyVersions())
+	list := keyVersionList{Page: p}
+	list.KeyVersions.KeyVersion = wire.Cut(&list.Page, k.keyVersions())
 	return list, nil
 }
 
@@ -88,5 +90,5 @@ func createKeyVersion(c *call) (any, error) {
 	if _, err := c.key("KeyId", idOnly); err != nil {
 		return nil, err
 	}
-	return nil, errUnsupported
+	return nil, wire.ErrUnsupported
 }

@@ -62,6 +62,11 @@ func WriteError(w http.ResponseWriter, r *Request, err error) error {
 	return write(w, r, e.Status, body)
 }
 
+// Refuse answers a request that nobody has read.
+func Refuse(w http.ResponseWriter, hr *http.Request, err error) error {
+	return WriteError(w, newRequest(hr), err)
+}
+
 func write(w http.ResponseWriter, r *Request, status int, body []byte) error {
 	w.Header().Set("Content-Type", "application/json;charset=utf-8")
 	w.Header().Set("X-Acs-Request-Id", r.ID)

@@ -45,6 +45,12 @@ var (
 		"Specified SecurityToken is expired."}
 	ErrTokenMismatch = &Error{http.StatusBadRequest, "InvalidSecurityToken.MismatchWithAccessKey",
 		"Specified SecurityToken mismatch with the AccessKey."}
+	ErrUnsupported = &Error{http.StatusBadRequest, "UnsupportedOperation",
+		"This action is not supported."}
+	ErrUnknownRegion = &Error{http.StatusNotFound, "InvalidRegionId.NotFound",
+		"The specified RegionId does not exist."}
+	ErrThrottled = &Error{http.StatusTooManyRequests, "Rejected.Throttling",
+		"QPS Limit Exceeded"}
 	ErrInternal = &Error{http.StatusInternalServerError, "InternalFailure",
 		"The request processing has failed due to some unknown error."}
 )

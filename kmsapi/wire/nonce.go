@@ -2,6 +2,7 @@ package wire
 
 import (
 	"crypto/sha256"
+	"errors"
 	"sync"
 	"time"
 )
@@ -27,14 +28,40 @@ func newNonceTable(start time.Time) *nonceTable {
 // use records that a nonce was used in a request stamped at stamp. It fails when
 // it was used before, or when that can no longer be told.
 func (t *nonceTable) use(accessKeyID, nonce string, stamp, now time.Time) error {
+	hash, stale := hashNonce(nonce), now.Add(-Window).Unix()
+	for {
+		log := t.log(accessKeyID, stale)
+		if err := log.use(hash, stamp.Unix(), stale, t.limit); !errors.Is(err, errDropped) {
+			return err
+		}
+	}
+}
+
+// log returns the log of an access key.
+func (t *nonceTable) log(accessKeyID string, stale int64) *nonceLog {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	log := t.logs[accessKeyID]
 	if log == nil {
+		t.drop(stale)
 		log = &nonceLog{floor: t.start, seen: map[nonceHash]struct{}{}, bySecond: map[int64][]nonceHash{}}
 		t.logs[accessKeyID] = log
 	}
-	t.mu.Unlock()
-	return log.use(hashNonce(nonce), stamp.Unix(), now.Add(-Window).Unix(), t.limit)
+	return log
+}
+
+// errDropped: the log is no longer in the table, and what it would remember would
+// be forgotten.
+var errDropped = errors.New("the log was dropped")
+
+// drop forgets the access keys that were not used within the window. What their
+// logs would still refuse is stale.
+func (t *nonceTable) drop(stale int64) {
+	for id, log := range t.logs {
+		if log.drop(stale) {
+			delete(t.logs, id)
+		}
+	}
 }
 
 // nonceHash stands for a nonce of any length.
@@ -54,11 +81,15 @@ type nonceLog struct {
 	swept    int64 // stamps before this were forgotten because they are stale
 	seen     map[nonceHash]struct{}
 	bySecond map[int64][]nonceHash
+	dropped  bool // it is not in the table any more
 }
 
 func (l *nonceLog) use(nonce nonceHash, stamp, stale int64, limit int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.dropped {
+		return errDropped
+	}
 	if stale > l.swept {
 		l.swept = stale
 		for second := range l.bySecond {
@@ -84,6 +115,19 @@ func (l *nonceLog) use(nonce nonceHash, stamp, stale int64, limit int) error {
 		l.floor = oldest + 1
 	}
 	return nil
+}
+
+// drop ends a log whose nonces are all stale, and reports whether they are.
+func (l *nonceLog) drop(stale int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for second := range l.bySecond {
+		if second >= stale {
+			return false
+		}
+	}
+	l.dropped = true
+	return true
 }
 
 func (l *nonceLog) forget(second int64) {

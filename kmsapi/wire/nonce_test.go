@@ -47,3 +47,29 @@ func TestNonceTableForgetsStale(t *testing.T) {
 		t.Errorf("%d nonces are remembered, want 1", n)
 	}
 }
+
+// TestNonceTableForgetsAccessKeys that were not used within the window, so that
+// keys which were revoked leave nothing behind.
+func TestNonceTableForgetsAccessKeys(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	table := newNonceTable(start)
+	for _, id := range []string{"old", "other"} {
+		if err := table.use(id, "a", start, start); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := table.logs["old"]
+	later := start.Add(Window + time.Second)
+	if err := table.use("other", "b", later, later); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.use("new", "a", later, later); err != nil {
+		t.Fatal(err)
+	}
+	if len(table.logs) != 2 || table.logs["old"] != nil {
+		t.Errorf("logs of %d access keys are kept, want those of other and new", len(table.logs))
+	}
+	if err := held.use(hashNonce("b"), later.Unix(), 0, 10); !errors.Is(err, errDropped) {
+		t.Errorf("who still had the log used it: %v", err)
+	}
+}

@@ -15,6 +15,7 @@ package wire
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"maps"
 	"mime"
@@ -59,7 +60,7 @@ type Request struct {
 	Version string     // "2016-01-20"
 	// Params are the parameters of the operation, without those of the
 	// protocol. RegionId is among them when it was given.
-	Params map[string]string
+	Params Params
 	// Region is what the client says of the region, outside the host name: the
 	// parameter RegionId or the header x-acs-region-id. Empty without one.
 	Region string
@@ -93,16 +94,7 @@ var protocolParams = []string{
 // a signature needs is asked for by [Verifier.Verify], so that a door whose
 // callers are known in another way can take unsigned requests.
 func Parse(hr *http.Request) (*Request, error) {
-	r := &Request{
-		ID:     strings.ToUpper(uuid.NewString()),
-		Host:   hr.Host, // with the port: clients sign it
-		Secure: hr.TLS != nil,
-		method: hr.Method,
-		header: hr.Header,
-	}
-	if client, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
-		r.Source = client.Addr().Unmap()
-	}
+	r := newRequest(hr)
 	if hr.Method != http.MethodGet && hr.Method != http.MethodPost {
 		return r, errMethod
 	}
@@ -127,15 +119,31 @@ func Parse(hr *http.Request) (*Request, error) {
 	return r, nil
 }
 
+// newRequest has what can be known without reading anything.
+func newRequest(hr *http.Request) *Request {
+	r := &Request{
+		ID:     strings.ToUpper(uuid.NewString()),
+		Host:   hr.Host, // with the port: clients sign it
+		Secure: hr.TLS != nil,
+		method: hr.Method,
+		header: hr.Header,
+	}
+	if client, err := netip.ParseAddrPort(hr.RemoteAddr); err == nil {
+		r.Source = client.Addr().Unmap()
+	}
+	return r
+}
+
 func readBody(hr *http.Request) ([]byte, error) {
 	if hr.Body == nil {
 		return nil, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(hr.Body, MaxBody+1))
-	if err != nil {
+	_, tooLarge := errors.AsType[*http.MaxBytesError](err) // a server may have a lower limit
+	if err != nil && !tooLarge {
 		return nil, errParse
 	}
-	if len(body) > MaxBody {
+	if tooLarge || len(body) > MaxBody {
 		return nil, errTooLarge
 	}
 	return body, nil

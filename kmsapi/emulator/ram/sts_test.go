@@ -178,7 +178,7 @@ func TestAssumeRoleWithOIDC(t *testing.T) {
 		"no issuer":        {with("iss", ""), provider, "AuthenticationFail.OIDCToken.Invalid"},
 	} {
 		p := assuming(params{"OIDCProviderArn": tt.provider, "OIDCToken": tt.token})
-		r := &wire.Request{Action: "AssumeRoleWithOIDC", Version: ram.STSVersion, Params: p}
+		r := &wire.Request{Action: "AssumeRoleWithOIDC", Version: ram.STSVersion, Params: wire.Params(p)}
 		_, err := f.account.ServeSTS(r, ram.Identity{})
 		var e *wire.Error
 		if (tt.code == "" && err != nil) || (tt.code != "" && (!errors.As(err, &e) || e.Code != tt.code)) {
@@ -188,7 +188,7 @@ func TestAssumeRoleWithOIDC(t *testing.T) {
 	if !ram.Unsigned(&wire.Request{Action: "AssumeRoleWithOIDC", Version: ram.STSVersion}) || ram.Unsigned(&wire.Request{Action: "AssumeRole", Version: ram.STSVersion}) {
 		t.Error("other actions may come unsigned")
 	}
-	_, err := f.account.ServeSTS(&wire.Request{Action: "AssumeRole", Version: ram.STSVersion, Params: assuming(nil)}, ram.Identity{})
+	_, err := f.account.ServeSTS(&wire.Request{Action: "AssumeRole", Version: ram.STSVersion, Params: wire.Params(assuming(nil))}, ram.Identity{})
 	if err == nil {
 		t.Error("nobody may assume a role")
 	}
@@ -288,12 +288,12 @@ func FuzzClaims(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	create := &wire.Request{Action: "CreateRole", Params: params{"RoleName": "importer", "AssumeRolePolicyDocument": document(trustECS)}}
+	create := &wire.Request{Action: "CreateRole", Params: wire.Params{"RoleName": "importer", "AssumeRolePolicyDocument": document(trustECS)}}
 	if _, err := account.Serve(create, root); err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, token string) {
-		r := &wire.Request{Action: "AssumeRoleWithOIDC", Params: assuming(params{"OIDCProviderArn": "p", "OIDCToken": token})}
+		r := &wire.Request{Action: "AssumeRoleWithOIDC", Params: wire.Params(assuming(params{"OIDCProviderArn": "p", "OIDCToken": token}))}
 		if _, err := account.ServeSTS(r, ram.Identity{}); err == nil {
 			t.Errorf("%q is let in", token)
 		}
