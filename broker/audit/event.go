@@ -76,6 +76,8 @@ const (
 	KeyExport    = "key.export" // key material leaves the HSM, wrapped
 	KeyReimport  = "key.reimport"
 	KeyVerify    = "key.verify"
+	AppIssue     = "app.issue"
+	AppRevoke    = "app.revoke"
 )
 
 // Actions of the trail itself. Nobody else can record them.
@@ -105,6 +107,7 @@ const (
 
 // Keys of Event.Details.
 const (
+	DetailAccessKey   = "access_key_id" // of an application
 	DetailAlgorithm   = "wrapping_algorithm"
 	DetailEndpoint    = "endpoint"
 	DetailForeign     = "foreign_endpoint"

@@ -1,5 +1,6 @@
 // Package keyring is the broker's memory: which names stand for which CMKs and
-// HSM keys, and how far each unfinished import has come. It holds no secret.
+// HSM keys, how far each unfinished import has come, and which access keys were
+// issued to applications. The secrets of these are the only ones in it.
 //
 // It is one bbolt file. Every change is on disk before the call returns; reads
 // are answered from an immutable snapshot and take no lock.
@@ -39,6 +40,7 @@ var (
 	importsBucket = []byte("imports")
 	loginsBucket  = []byte("logins") // by token
 	tokensBucket  = []byte("tokens") // that each backend has met last
+	appsBucket    = []byte("apps")   // by ID of the access key
 	versionKey    = []byte("version")
 	instanceKey   = []byte("instance-id")
 )
@@ -60,6 +62,7 @@ type snapshot struct {
 	keys    map[string]*Key
 	byCMK   map[string]*Key
 	imports map[string]*Import
+	apps    map[string]*appSecret
 }
 
 // Open opens or creates the registry in dir, which must exist.
@@ -106,7 +109,7 @@ func (k *Keyring) load() error {
 			return fmt.Errorf("it has format %s, this kmsbrokerd knows %s; run the release that wrote it",
 				version, formatVersion)
 		}
-		for _, name := range [][]byte{loginsBucket, tokensBucket} {
+		for _, name := range [][]byte{loginsBucket, tokensBucket, appsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -157,6 +160,10 @@ func readAll(tx *bbolt.Tx) (*snapshot, error) {
 		s.imports[imp.Name] = &imp
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	s.apps, err = readApps(tx)
 	return s, err
 }
 
@@ -284,7 +291,9 @@ func (k *Keyring) write(fn func(*bbolt.Tx, *snapshot) error) error {
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	old := k.snapshot.Load()
-	next := &snapshot{keys: maps.Clone(old.keys), byCMK: maps.Clone(old.byCMK), imports: maps.Clone(old.imports)}
+	next := &snapshot{
+		keys: maps.Clone(old.keys), byCMK: maps.Clone(old.byCMK), imports: maps.Clone(old.imports), apps: maps.Clone(old.apps),
+	}
 	if err := k.db.Update(func(tx *bbolt.Tx) error { return fn(tx, next) }); err != nil {
 		return err
 	}

@@ -29,6 +29,286 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type AppKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	AccessKeyId   string                 `protobuf:"bytes,2,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
+	IssuedAt      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued_at,json=issuedAt,proto3" json:"issued_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppKey) Reset() {
+	*x = AppKey{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppKey) ProtoMessage() {}
+
+func (x *AppKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppKey.ProtoReflect.Descriptor instead.
+func (*AppKey) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *AppKey) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *AppKey) GetAccessKeyId() string {
+	if x != nil {
+		return x.AccessKeyId
+	}
+	return ""
+}
+
+func (x *AppKey) GetIssuedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IssuedAt
+	}
+	return nil
+}
+
+type IssueAppKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"` // 1 to 48 letters, digits, dots, dashes and underscores
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssueAppKeyRequest) Reset() {
+	*x = IssueAppKeyRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueAppKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueAppKeyRequest) ProtoMessage() {}
+
+func (x *IssueAppKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueAppKeyRequest.ProtoReflect.Descriptor instead.
+func (*IssueAppKeyRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *IssueAppKeyRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+type IssueAppKeyResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Key             *AppKey                `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	AccessKeySecret string                 `protobuf:"bytes,2,opt,name=access_key_secret,json=accessKeySecret,proto3" json:"access_key_secret,omitempty"` // told this once
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *IssueAppKeyResponse) Reset() {
+	*x = IssueAppKeyResponse{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssueAppKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssueAppKeyResponse) ProtoMessage() {}
+
+func (x *IssueAppKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssueAppKeyResponse.ProtoReflect.Descriptor instead.
+func (*IssueAppKeyResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *IssueAppKeyResponse) GetKey() *AppKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *IssueAppKeyResponse) GetAccessKeySecret() string {
+	if x != nil {
+		return x.AccessKeySecret
+	}
+	return ""
+}
+
+type ListAppKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAppKeysRequest) Reset() {
+	*x = ListAppKeysRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAppKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAppKeysRequest) ProtoMessage() {}
+
+func (x *ListAppKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAppKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListAppKeysRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+type ListAppKeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*AppKey              `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAppKeysResponse) Reset() {
+	*x = ListAppKeysResponse{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAppKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAppKeysResponse) ProtoMessage() {}
+
+func (x *ListAppKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAppKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListAppKeysResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListAppKeysResponse) GetKeys() []*AppKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type RevokeAppKeysRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AppOrAccessKeyId string                 `protobuf:"bytes,1,opt,name=app_or_access_key_id,json=appOrAccessKeyId,proto3" json:"app_or_access_key_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RevokeAppKeysRequest) Reset() {
+	*x = RevokeAppKeysRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAppKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAppKeysRequest) ProtoMessage() {}
+
+func (x *RevokeAppKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAppKeysRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAppKeysRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RevokeAppKeysRequest) GetAppOrAccessKeyId() string {
+	if x != nil {
+		return x.AppOrAccessKeyId
+	}
+	return ""
+}
+
 type ReloadPolicyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -37,7 +317,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -49,7 +329,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -62,7 +342,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 type ReloadPolicyResponse struct {
@@ -77,7 +357,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -89,7 +369,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -102,7 +382,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReloadPolicyResponse) GetGrants() uint32 {
@@ -134,7 +414,7 @@ type ExplainPolicyRequest struct {
 
 func (x *ExplainPolicyRequest) Reset() {
 	*x = ExplainPolicyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -146,7 +426,7 @@ func (x *ExplainPolicyRequest) String() string {
 func (*ExplainPolicyRequest) ProtoMessage() {}
 
 func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -159,7 +439,7 @@ func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExplainPolicyRequest) GetUser() string {
@@ -226,7 +506,7 @@ type ExplainPolicyResponse struct {
 
 func (x *ExplainPolicyResponse) Reset() {
 	*x = ExplainPolicyResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +518,7 @@ func (x *ExplainPolicyResponse) String() string {
 func (*ExplainPolicyResponse) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +531,7 @@ func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExplainPolicyResponse) GetAllowed() bool {
@@ -311,7 +591,7 @@ type ListBackendsRequest struct {
 
 func (x *ListBackendsRequest) Reset() {
 	*x = ListBackendsRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +603,7 @@ func (x *ListBackendsRequest) String() string {
 func (*ListBackendsRequest) ProtoMessage() {}
 
 func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +616,7 @@ func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 type ListBackendsResponse struct {
@@ -348,7 +628,7 @@ type ListBackendsResponse struct {
 
 func (x *ListBackendsResponse) Reset() {
 	*x = ListBackendsResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +640,7 @@ func (x *ListBackendsResponse) String() string {
 func (*ListBackendsResponse) ProtoMessage() {}
 
 func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +653,7 @@ func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListBackendsResponse) GetBackends() []*Backend {
@@ -392,7 +672,7 @@ type ShowBackendRequest struct {
 
 func (x *ShowBackendRequest) Reset() {
 	*x = ShowBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +684,7 @@ func (x *ShowBackendRequest) String() string {
 func (*ShowBackendRequest) ProtoMessage() {}
 
 func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +697,7 @@ func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowBackendRequest.ProtoReflect.Descriptor instead.
 func (*ShowBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ShowBackendRequest) GetName() string {
@@ -443,7 +723,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +735,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +748,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Backend) GetName() string {
@@ -541,7 +821,7 @@ type CheckBackendRequest struct {
 
 func (x *CheckBackendRequest) Reset() {
 	*x = CheckBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +833,7 @@ func (x *CheckBackendRequest) String() string {
 func (*CheckBackendRequest) ProtoMessage() {}
 
 func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +846,7 @@ func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBackendRequest.ProtoReflect.Descriptor instead.
 func (*CheckBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CheckBackendRequest) GetName() string {
@@ -603,7 +883,7 @@ type CheckEvent struct {
 
 func (x *CheckEvent) Reset() {
 	*x = CheckEvent{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -615,7 +895,7 @@ func (x *CheckEvent) String() string {
 func (*CheckEvent) ProtoMessage() {}
 
 func (x *CheckEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -628,7 +908,7 @@ func (x *CheckEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent.ProtoReflect.Descriptor instead.
 func (*CheckEvent) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckEvent) GetEvent() isCheckEvent_Event {
@@ -684,7 +964,7 @@ type InitTokenRequest struct {
 
 func (x *InitTokenRequest) Reset() {
 	*x = InitTokenRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +976,7 @@ func (x *InitTokenRequest) String() string {
 func (*InitTokenRequest) ProtoMessage() {}
 
 func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +989,7 @@ func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenRequest.ProtoReflect.Descriptor instead.
 func (*InitTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InitTokenRequest) GetName() string {
@@ -749,7 +1029,7 @@ type InitTokenResponse struct {
 
 func (x *InitTokenResponse) Reset() {
 	*x = InitTokenResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +1041,7 @@ func (x *InitTokenResponse) String() string {
 func (*InitTokenResponse) ProtoMessage() {}
 
 func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +1054,7 @@ func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenResponse.ProtoReflect.Descriptor instead.
 func (*InitTokenResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *InitTokenResponse) GetSerial() string {
@@ -794,7 +1074,7 @@ type LoginBackendRequest struct {
 
 func (x *LoginBackendRequest) Reset() {
 	*x = LoginBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1086,7 @@ func (x *LoginBackendRequest) String() string {
 func (*LoginBackendRequest) ProtoMessage() {}
 
 func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +1099,7 @@ func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginBackendRequest.ProtoReflect.Descriptor instead.
 func (*LoginBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LoginBackendRequest) GetName() string {
@@ -845,7 +1125,7 @@ type RetryLoginRequest struct {
 
 func (x *RetryLoginRequest) Reset() {
 	*x = RetryLoginRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1137,7 @@ func (x *RetryLoginRequest) String() string {
 func (*RetryLoginRequest) ProtoMessage() {}
 
 func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1150,7 @@ func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
 func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RetryLoginRequest) GetName() string {
@@ -889,7 +1169,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1181,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1194,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -933,7 +1213,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1225,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1238,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -986,7 +1266,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1278,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1291,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BackendKey) GetId() string {
@@ -1085,7 +1365,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1377,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1390,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 type StatusResponse struct {
@@ -1132,7 +1412,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1424,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1437,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1253,7 +1533,7 @@ type ExplainPolicyResponse_Caller struct {
 
 func (x *ExplainPolicyResponse_Caller) Reset() {
 	*x = ExplainPolicyResponse_Caller{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1545,7 @@ func (x *ExplainPolicyResponse_Caller) String() string {
 func (*ExplainPolicyResponse_Caller) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1558,7 @@ func (x *ExplainPolicyResponse_Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse_Caller.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse_Caller) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *ExplainPolicyResponse_Caller) GetUid() uint32 {
@@ -1351,7 +1631,7 @@ type ExplainPolicyResponse_Considered struct {
 
 func (x *ExplainPolicyResponse_Considered) Reset() {
 	*x = ExplainPolicyResponse_Considered{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1643,7 @@ func (x *ExplainPolicyResponse_Considered) String() string {
 func (*ExplainPolicyResponse_Considered) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Considered) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1656,7 @@ func (x *ExplainPolicyResponse_Considered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse_Considered.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse_Considered) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9, 1}
 }
 
 func (x *ExplainPolicyResponse_Considered) GetGrant() uint32 {
@@ -1426,7 +1706,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1718,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1731,7 @@ func (x *Backend_Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend_Token.ProtoReflect.Descriptor instead.
 func (*Backend_Token) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *Backend_Token) GetManufacturer() string {
@@ -1542,7 +1822,7 @@ type Backend_Policy struct {
 
 func (x *Backend_Policy) Reset() {
 	*x = Backend_Policy{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1834,7 @@ func (x *Backend_Policy) String() string {
 func (*Backend_Policy) ProtoMessage() {}
 
 func (x *Backend_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1847,7 @@ func (x *Backend_Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend_Policy.ProtoReflect.Descriptor instead.
 func (*Backend_Policy) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13, 1}
 }
 
 func (x *Backend_Policy) GetNumber() uint32 {
@@ -1602,7 +1882,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1894,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1907,7 @@ func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent_Report.ProtoReflect.Descriptor instead.
 func (*CheckEvent_Report) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *CheckEvent_Report) GetJson() []byte {
@@ -1663,7 +1943,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1955,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1968,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -1731,7 +2011,7 @@ type StatusResponse_Address struct {
 
 func (x *StatusResponse_Address) Reset() {
 	*x = StatusResponse_Address{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +2023,7 @@ func (x *StatusResponse_Address) String() string {
 func (*StatusResponse_Address) ProtoMessage() {}
 
 func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +2036,7 @@ func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Address.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Address) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 1}
 }
 
 func (x *StatusResponse_Address) GetName() string {
@@ -1798,7 +2078,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2090,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2103,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 2}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 2}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -1862,7 +2142,7 @@ type StatusResponse_Expiry struct {
 
 func (x *StatusResponse_Expiry) Reset() {
 	*x = StatusResponse_Expiry{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2154,7 @@ func (x *StatusResponse_Expiry) String() string {
 func (*StatusResponse_Expiry) ProtoMessage() {}
 
 func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2167,7 @@ func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Expiry.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Expiry) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18, 3}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 3}
 }
 
 func (x *StatusResponse_Expiry) GetKey() string {
@@ -1943,7 +2223,21 @@ var File_api_kmsbroker_v1_control_proto protoreflect.FileDescriptor
 
 const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n" +
+	"\x06AppKey\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12\"\n" +
+	"\raccess_key_id\x18\x02 \x01(\tR\vaccessKeyId\x127\n" +
+	"\tissued_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\"&\n" +
+	"\x12IssueAppKeyRequest\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\"i\n" +
+	"\x13IssueAppKeyResponse\x12&\n" +
+	"\x03key\x18\x01 \x01(\v2\x14.kmsbroker.v1.AppKeyR\x03key\x12*\n" +
+	"\x11access_key_secret\x18\x02 \x01(\tR\x0faccessKeySecret\"\x14\n" +
+	"\x12ListAppKeysRequest\"?\n" +
+	"\x13ListAppKeysResponse\x12(\n" +
+	"\x04keys\x18\x01 \x03(\v2\x14.kmsbroker.v1.AppKeyR\x04keys\"F\n" +
+	"\x14RevokeAppKeysRequest\x12.\n" +
+	"\x14app_or_access_key_id\x18\x01 \x01(\tR\x10appOrAccessKeyId\"\x15\n" +
 	"\x13ReloadPolicyRequest\"H\n" +
 	"\x14ReloadPolicyResponse\x12\x16\n" +
 	"\x06grants\x18\x01 \x01(\rR\x06grants\x12\x18\n" +
@@ -2102,7 +2396,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"renewAhead\x129\n" +
 	"\n" +
 	"renewed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\trenewedAt\x12#\n" +
-	"\rrenewal_error\x18\a \x01(\tR\frenewalError2\x80\x12\n" +
+	"\rrenewal_error\x18\a \x01(\tR\frenewalError2\x80\x14\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
 	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12H\n" +
@@ -2137,7 +2431,10 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\tInitToken\x12\x1e.kmsbroker.v1.InitTokenRequest\x1a\x1f.kmsbroker.v1.InitTokenResponse\x12H\n" +
 	"\fLoginBackend\x12!.kmsbroker.v1.LoginBackendRequest\x1a\x15.kmsbroker.v1.Backend\x12D\n" +
 	"\n" +
-	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.Backend\x12U\n" +
+	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.Backend\x12R\n" +
+	"\vIssueAppKey\x12 .kmsbroker.v1.IssueAppKeyRequest\x1a!.kmsbroker.v1.IssueAppKeyResponse\x12R\n" +
+	"\vListAppKeys\x12 .kmsbroker.v1.ListAppKeysRequest\x1a!.kmsbroker.v1.ListAppKeysResponse\x12V\n" +
+	"\rRevokeAppKeys\x12\".kmsbroker.v1.RevokeAppKeysRequest\x1a!.kmsbroker.v1.ListAppKeysResponse\x12U\n" +
 	"\fReloadPolicy\x12!.kmsbroker.v1.ReloadPolicyRequest\x1a\".kmsbroker.v1.ReloadPolicyResponse\x12X\n" +
 	"\rExplainPolicy\x12\".kmsbroker.v1.ExplainPolicyRequest\x1a#.kmsbroker.v1.ExplainPolicyResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
@@ -2153,152 +2450,167 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
-	(*ReloadPolicyRequest)(nil),              // 0: kmsbroker.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),             // 1: kmsbroker.v1.ReloadPolicyResponse
-	(*ExplainPolicyRequest)(nil),             // 2: kmsbroker.v1.ExplainPolicyRequest
-	(*ExplainPolicyResponse)(nil),            // 3: kmsbroker.v1.ExplainPolicyResponse
-	(*ListBackendsRequest)(nil),              // 4: kmsbroker.v1.ListBackendsRequest
-	(*ListBackendsResponse)(nil),             // 5: kmsbroker.v1.ListBackendsResponse
-	(*ShowBackendRequest)(nil),               // 6: kmsbroker.v1.ShowBackendRequest
-	(*Backend)(nil),                          // 7: kmsbroker.v1.Backend
-	(*CheckBackendRequest)(nil),              // 8: kmsbroker.v1.CheckBackendRequest
-	(*CheckEvent)(nil),                       // 9: kmsbroker.v1.CheckEvent
-	(*InitTokenRequest)(nil),                 // 10: kmsbroker.v1.InitTokenRequest
-	(*InitTokenResponse)(nil),                // 11: kmsbroker.v1.InitTokenResponse
-	(*LoginBackendRequest)(nil),              // 12: kmsbroker.v1.LoginBackendRequest
-	(*RetryLoginRequest)(nil),                // 13: kmsbroker.v1.RetryLoginRequest
-	(*ListBackendKeysRequest)(nil),           // 14: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),          // 15: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                       // 16: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),                    // 17: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),                   // 18: kmsbroker.v1.StatusResponse
-	nil,                                      // 19: kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
-	(*ExplainPolicyResponse_Caller)(nil),     // 20: kmsbroker.v1.ExplainPolicyResponse.Caller
-	(*ExplainPolicyResponse_Considered)(nil), // 21: kmsbroker.v1.ExplainPolicyResponse.Considered
-	(*Backend_Token)(nil),                    // 22: kmsbroker.v1.Backend.Token
-	(*Backend_Policy)(nil),                   // 23: kmsbroker.v1.Backend.Policy
-	(*CheckEvent_Report)(nil),                // 24: kmsbroker.v1.CheckEvent.Report
-	nil,                                      // 25: kmsbroker.v1.BackendKey.VendorEntry
-	(*StatusResponse_Endpoint)(nil),          // 26: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Address)(nil),           // 27: kmsbroker.v1.StatusResponse.Address
-	(*StatusResponse_Audit)(nil),             // 28: kmsbroker.v1.StatusResponse.Audit
-	(*StatusResponse_Expiry)(nil),            // 29: kmsbroker.v1.StatusResponse.Expiry
-	(*timestamppb.Timestamp)(nil),            // 30: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),                 // 31: kmsbroker.v1.UnfinishedImport
-	(*durationpb.Duration)(nil),              // 32: google.protobuf.Duration
-	(*ImportKeyRequest)(nil),                 // 33: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),                   // 34: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),               // 35: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                       // 36: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),                 // 37: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),                  // 38: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),                  // 39: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                           // 40: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil),       // 41: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),                // 42: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),                    // 43: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),            // 44: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                      // 45: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),                  // 46: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),                // 47: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                              // 48: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),                 // 49: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),               // 50: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),              // 51: kmsbroker.v1.KeyEvidenceResponse
+	(*AppKey)(nil),                           // 0: kmsbroker.v1.AppKey
+	(*IssueAppKeyRequest)(nil),               // 1: kmsbroker.v1.IssueAppKeyRequest
+	(*IssueAppKeyResponse)(nil),              // 2: kmsbroker.v1.IssueAppKeyResponse
+	(*ListAppKeysRequest)(nil),               // 3: kmsbroker.v1.ListAppKeysRequest
+	(*ListAppKeysResponse)(nil),              // 4: kmsbroker.v1.ListAppKeysResponse
+	(*RevokeAppKeysRequest)(nil),             // 5: kmsbroker.v1.RevokeAppKeysRequest
+	(*ReloadPolicyRequest)(nil),              // 6: kmsbroker.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),             // 7: kmsbroker.v1.ReloadPolicyResponse
+	(*ExplainPolicyRequest)(nil),             // 8: kmsbroker.v1.ExplainPolicyRequest
+	(*ExplainPolicyResponse)(nil),            // 9: kmsbroker.v1.ExplainPolicyResponse
+	(*ListBackendsRequest)(nil),              // 10: kmsbroker.v1.ListBackendsRequest
+	(*ListBackendsResponse)(nil),             // 11: kmsbroker.v1.ListBackendsResponse
+	(*ShowBackendRequest)(nil),               // 12: kmsbroker.v1.ShowBackendRequest
+	(*Backend)(nil),                          // 13: kmsbroker.v1.Backend
+	(*CheckBackendRequest)(nil),              // 14: kmsbroker.v1.CheckBackendRequest
+	(*CheckEvent)(nil),                       // 15: kmsbroker.v1.CheckEvent
+	(*InitTokenRequest)(nil),                 // 16: kmsbroker.v1.InitTokenRequest
+	(*InitTokenResponse)(nil),                // 17: kmsbroker.v1.InitTokenResponse
+	(*LoginBackendRequest)(nil),              // 18: kmsbroker.v1.LoginBackendRequest
+	(*RetryLoginRequest)(nil),                // 19: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),           // 20: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),          // 21: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                       // 22: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),                    // 23: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),                   // 24: kmsbroker.v1.StatusResponse
+	nil,                                      // 25: kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
+	(*ExplainPolicyResponse_Caller)(nil),     // 26: kmsbroker.v1.ExplainPolicyResponse.Caller
+	(*ExplainPolicyResponse_Considered)(nil), // 27: kmsbroker.v1.ExplainPolicyResponse.Considered
+	(*Backend_Token)(nil),                    // 28: kmsbroker.v1.Backend.Token
+	(*Backend_Policy)(nil),                   // 29: kmsbroker.v1.Backend.Policy
+	(*CheckEvent_Report)(nil),                // 30: kmsbroker.v1.CheckEvent.Report
+	nil,                                      // 31: kmsbroker.v1.BackendKey.VendorEntry
+	(*StatusResponse_Endpoint)(nil),          // 32: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Address)(nil),           // 33: kmsbroker.v1.StatusResponse.Address
+	(*StatusResponse_Audit)(nil),             // 34: kmsbroker.v1.StatusResponse.Audit
+	(*StatusResponse_Expiry)(nil),            // 35: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),            // 36: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),                 // 37: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),              // 38: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),                 // 39: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),                   // 40: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),               // 41: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                       // 42: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),                 // 43: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),                  // 44: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),                  // 45: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                           // 46: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil),       // 47: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),                // 48: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),                    // 49: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),            // 50: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                      // 51: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),                  // 52: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),                // 53: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                              // 54: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),                 // 55: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),               // 56: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),              // 57: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	19, // 0: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
-	20, // 1: kmsbroker.v1.ExplainPolicyResponse.caller:type_name -> kmsbroker.v1.ExplainPolicyResponse.Caller
-	21, // 2: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
-	7,  // 3: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	22, // 4: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	24, // 5: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
-	16, // 6: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	25, // 7: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
-	30, // 8: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	26, // 9: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	7,  // 10: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	31, // 11: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	28, // 12: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	26, // 13: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	29, // 14: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
-	23, // 15: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
-	27, // 16: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	30, // 17: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	30, // 18: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
-	32, // 19: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
-	30, // 20: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
-	17, // 21: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	33, // 22: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	33, // 23: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	33, // 24: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	34, // 25: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	35, // 26: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	36, // 27: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	37, // 28: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	38, // 29: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	36, // 30: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	36, // 31: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	39, // 32: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	36, // 33: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	40, // 34: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	36, // 35: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	40, // 36: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	40, // 37: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	40, // 38: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	41, // 39: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	40, // 40: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	42, // 41: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	43, // 42: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	44, // 43: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	4,  // 44: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	6,  // 45: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	14, // 46: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	8,  // 47: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	10, // 48: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	12, // 49: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	13, // 50: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	0,  // 51: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
-	2,  // 52: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
-	18, // 53: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	45, // 54: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	45, // 55: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	45, // 56: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	46, // 57: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	45, // 58: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	31, // 59: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	47, // 60: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	48, // 61: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	48, // 62: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	48, // 63: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	49, // 64: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	48, // 65: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	50, // 66: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	51, // 67: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	48, // 68: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	48, // 69: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	48, // 70: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	48, // 71: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	48, // 72: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	48, // 73: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	48, // 74: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	48, // 75: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	5,  // 76: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	7,  // 77: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	15, // 78: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	9,  // 79: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	11, // 80: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	7,  // 81: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	7,  // 82: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	1,  // 83: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
-	3,  // 84: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
-	53, // [53:85] is the sub-list for method output_type
-	21, // [21:53] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	36, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
+	0,  // 1: kmsbroker.v1.IssueAppKeyResponse.key:type_name -> kmsbroker.v1.AppKey
+	0,  // 2: kmsbroker.v1.ListAppKeysResponse.keys:type_name -> kmsbroker.v1.AppKey
+	25, // 3: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
+	26, // 4: kmsbroker.v1.ExplainPolicyResponse.caller:type_name -> kmsbroker.v1.ExplainPolicyResponse.Caller
+	27, // 5: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
+	13, // 6: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
+	28, // 7: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	30, // 8: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	22, // 9: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	31, // 10: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
+	36, // 11: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	32, // 12: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	13, // 13: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	37, // 14: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	34, // 15: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	32, // 16: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	35, // 17: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	29, // 18: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
+	33, // 19: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	36, // 20: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	36, // 21: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	38, // 22: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	36, // 23: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	23, // 24: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	39, // 25: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	39, // 26: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	39, // 27: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	40, // 28: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	41, // 29: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	42, // 30: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	43, // 31: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	44, // 32: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	42, // 33: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	42, // 34: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	45, // 35: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	42, // 36: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	46, // 37: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	42, // 38: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	46, // 39: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	46, // 40: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	46, // 41: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	47, // 42: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	46, // 43: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	48, // 44: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	49, // 45: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	50, // 46: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	10, // 47: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	12, // 48: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	20, // 49: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	14, // 50: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	16, // 51: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	18, // 52: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	19, // 53: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	1,  // 54: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
+	3,  // 55: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
+	5,  // 56: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
+	6,  // 57: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
+	8,  // 58: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
+	24, // 59: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	51, // 60: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	51, // 61: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	51, // 62: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	52, // 63: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	51, // 64: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	37, // 65: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	53, // 66: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	54, // 67: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	54, // 68: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	54, // 69: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	55, // 70: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	54, // 71: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	56, // 72: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	57, // 73: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	54, // 74: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	54, // 75: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	54, // 76: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	54, // 77: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	54, // 78: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	54, // 79: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	54, // 80: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	54, // 81: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	11, // 82: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	13, // 83: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	21, // 84: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	15, // 85: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	17, // 86: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	13, // 87: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	13, // 88: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	2,  // 89: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
+	4,  // 90: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	4,  // 91: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	7,  // 92: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
+	9,  // 93: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
+	59, // [59:94] is the sub-list for method output_type
+	24, // [24:59] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -2307,18 +2619,18 @@ func file_api_kmsbroker_v1_control_proto_init() {
 		return
 	}
 	file_api_kmsbroker_v1_keys_proto_init()
-	file_api_kmsbroker_v1_control_proto_msgTypes[9].OneofWrappers = []any{
+	file_api_kmsbroker_v1_control_proto_msgTypes[15].OneofWrappers = []any{
 		(*CheckEvent_Result)(nil),
 		(*CheckEvent_Report_)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[22].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

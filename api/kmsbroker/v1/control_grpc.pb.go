@@ -55,6 +55,9 @@ const (
 	Control_InitToken_FullMethodName           = "/kmsbroker.v1.Control/InitToken"
 	Control_LoginBackend_FullMethodName        = "/kmsbroker.v1.Control/LoginBackend"
 	Control_RetryLogin_FullMethodName          = "/kmsbroker.v1.Control/RetryLogin"
+	Control_IssueAppKey_FullMethodName         = "/kmsbroker.v1.Control/IssueAppKey"
+	Control_ListAppKeys_FullMethodName         = "/kmsbroker.v1.Control/ListAppKeys"
+	Control_RevokeAppKeys_FullMethodName       = "/kmsbroker.v1.Control/RevokeAppKeys"
 	Control_ReloadPolicy_FullMethodName        = "/kmsbroker.v1.Control/ReloadPolicy"
 	Control_ExplainPolicy_FullMethodName       = "/kmsbroker.v1.Control/ExplainPolicy"
 )
@@ -126,6 +129,13 @@ type ControlClient interface {
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(ctx context.Context, in *RetryLoginRequest, opts ...grpc.CallOption) (*Backend, error)
+	// IssueAppKey makes an access key with which an application signs its calls over
+	// TCP. An application can have two, to change from one to the next.
+	IssueAppKey(ctx context.Context, in *IssueAppKeyRequest, opts ...grpc.CallOption) (*IssueAppKeyResponse, error)
+	ListAppKeys(ctx context.Context, in *ListAppKeysRequest, opts ...grpc.CallOption) (*ListAppKeysResponse, error)
+	// RevokeAppKeys ends an access key, or all of an application, at once. The answer
+	// names them.
+	RevokeAppKeys(ctx context.Context, in *RevokeAppKeysRequest, opts ...grpc.CallOption) (*ListAppKeysResponse, error)
 	// ReloadPolicy reads the grants of the configuration again. A file with mistakes
 	// leaves the old ones.
 	ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error)
@@ -486,6 +496,36 @@ func (c *controlClient) RetryLogin(ctx context.Context, in *RetryLoginRequest, o
 	return out, nil
 }
 
+func (c *controlClient) IssueAppKey(ctx context.Context, in *IssueAppKeyRequest, opts ...grpc.CallOption) (*IssueAppKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(IssueAppKeyResponse)
+	err := c.cc.Invoke(ctx, Control_IssueAppKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ListAppKeys(ctx context.Context, in *ListAppKeysRequest, opts ...grpc.CallOption) (*ListAppKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAppKeysResponse)
+	err := c.cc.Invoke(ctx, Control_ListAppKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RevokeAppKeys(ctx context.Context, in *RevokeAppKeysRequest, opts ...grpc.CallOption) (*ListAppKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAppKeysResponse)
+	err := c.cc.Invoke(ctx, Control_RevokeAppKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReloadPolicyResponse)
@@ -573,6 +613,13 @@ type ControlServer interface {
 	// RetryLogin allows one more login after a PIN was refused or the outcome of
 	// attempts was never learned.
 	RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error)
+	// IssueAppKey makes an access key with which an application signs its calls over
+	// TCP. An application can have two, to change from one to the next.
+	IssueAppKey(context.Context, *IssueAppKeyRequest) (*IssueAppKeyResponse, error)
+	ListAppKeys(context.Context, *ListAppKeysRequest) (*ListAppKeysResponse, error)
+	// RevokeAppKeys ends an access key, or all of an application, at once. The answer
+	// names them.
+	RevokeAppKeys(context.Context, *RevokeAppKeysRequest) (*ListAppKeysResponse, error)
 	// ReloadPolicy reads the grants of the configuration again. A file with mistakes
 	// leaves the old ones.
 	ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error)
@@ -677,6 +724,15 @@ func (UnimplementedControlServer) LoginBackend(context.Context, *LoginBackendReq
 }
 func (UnimplementedControlServer) RetryLogin(context.Context, *RetryLoginRequest) (*Backend, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryLogin not implemented")
+}
+func (UnimplementedControlServer) IssueAppKey(context.Context, *IssueAppKeyRequest) (*IssueAppKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method IssueAppKey not implemented")
+}
+func (UnimplementedControlServer) ListAppKeys(context.Context, *ListAppKeysRequest) (*ListAppKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAppKeys not implemented")
+}
+func (UnimplementedControlServer) RevokeAppKeys(context.Context, *RevokeAppKeysRequest) (*ListAppKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeAppKeys not implemented")
 }
 func (UnimplementedControlServer) ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReloadPolicy not implemented")
@@ -1210,6 +1266,60 @@ func _Control_RetryLogin_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_IssueAppKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IssueAppKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).IssueAppKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_IssueAppKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).IssueAppKey(ctx, req.(*IssueAppKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ListAppKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAppKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ListAppKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ListAppKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ListAppKeys(ctx, req.(*ListAppKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RevokeAppKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeAppKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RevokeAppKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RevokeAppKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RevokeAppKeys(ctx, req.(*RevokeAppKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_ReloadPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReloadPolicyRequest)
 	if err := dec(in); err != nil {
@@ -1352,6 +1462,18 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RetryLogin",
 			Handler:    _Control_RetryLogin_Handler,
+		},
+		{
+			MethodName: "IssueAppKey",
+			Handler:    _Control_IssueAppKey_Handler,
+		},
+		{
+			MethodName: "ListAppKeys",
+			Handler:    _Control_ListAppKeys_Handler,
+		},
+		{
+			MethodName: "RevokeAppKeys",
+			Handler:    _Control_RevokeAppKeys_Handler,
 		},
 		{
 			MethodName: "ReloadPolicy",
