@@ -47,7 +47,7 @@ func (b *Broker) ReEncrypt(ctx context.Context, call Call, req ReEncryption) (*R
 	answer := &ReEncrypted{SourceKey: opened.Key, SourceKeyID: opened.KeyID}
 	if opened.KeyID == cmk.KeyID && maps.Equal(req.SourceContext, req.Context) {
 		answer.Unchanged = true
-		answer.Encrypted = Encrypted{Key: opened.Key, KeyID: opened.KeyID, CiphertextBlob: req.CiphertextBlob, RequestID: opened.RequestID}
+		answer.Encrypted = Encrypted{Key: opened.Key, KeyID: opened.KeyID, KeyVersionID: opened.KeyVersionID, CiphertextBlob: req.CiphertextBlob, RequestID: opened.RequestID}
 		return answer, nil
 	}
 	sealed, err := b.Encrypt(ctx, call, req.Key, req.Region, opened.Plaintext, req.Context)

@@ -1,12 +1,17 @@
 package broker
 
-import "github.com/kmsbroker/kmsbroker/broker/authz"
+import (
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
+)
 
 // OwnKey is a key as a caller sees it that may do something with it.
 type OwnKey struct {
 	Name        string
 	Region      string   // home
 	Regions     []string // where it has a CMK
+	Alias       string   // with its prefix, "" if it has none
+	Current     []*keyring.CMK
 	Permissions []authz.Permission
 }
 
@@ -20,7 +25,9 @@ func (b *Broker) OwnKeys(call Call) []OwnKey {
 	var own []OwnKey
 	for _, key := range b.Keyring.Keys() {
 		if permissions := policy.Permissions(call.Caller, key.Name); len(permissions) > 0 {
-			own = append(own, OwnKey{Name: key.Name, Region: key.Region, Regions: key.Regions(), Permissions: permissions})
+			own = append(own, OwnKey{
+				Name: key.Name, Region: key.Region, Regions: key.Regions(), Alias: key.Alias, Current: key.CurrentCMKs(), Permissions: permissions,
+			})
 		}
 	}
 	return own

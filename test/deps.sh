@@ -9,6 +9,7 @@ command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v softhsm2-util >/dev/null || missing+=(softhsm2)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v curl >/dev/null || missing+=(curl)
 [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
 [ -e /usr/include/p11-kit-1/p11-kit/pkcs11.h ] || missing+=(libp11-kit-dev)
 if [ "${1:-}" = system ]; then

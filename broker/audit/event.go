@@ -76,6 +76,7 @@ const (
 	KeyExport    = "key.export" // key material leaves the HSM, wrapped
 	KeyReimport  = "key.reimport"
 	KeyVerify    = "key.verify"
+	KeyDescribe  = "key.describe" // by an application
 	AppIssue     = "app.issue"
 	AppRevoke    = "app.revoke"
 )

@@ -19,6 +19,7 @@ type Config struct {
 	Backends   []Backend // in the order of the file
 	Grants     []authz.Grant
 	Audit      Audit
+	Alibaba    Alibaba
 	// UnitWithoutPIDFD: on a kernel without SO_PEERPIDFD a caller's unit is looked up
 	// by its PID, which another process can have by then.
 	UnitWithoutPIDFD bool
@@ -29,6 +30,7 @@ type Sockets struct {
 	Control     string
 	Application string
 	Metrics     string // "" for none
+	Alibaba     string // "" for none
 	AdminGID    int    // group that owns the sockets for control and metrics, -1 for none
 }
 

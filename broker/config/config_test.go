@@ -58,7 +58,7 @@ func TestGood(t *testing.T) {
 			}},
 			Quota:       Quota{Crypto: 500, CreateKey: 2},
 			Credentials: Credentials{File: "/etc/kmsbroker/credentials.toml"},
-		}, Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", Metrics: "/run/kmsbroker/m.sock", AdminGID: 50},
+		}, Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", Metrics: "/run/kmsbroker/m.sock", Alibaba: "/run/ali.sock", AdminGID: 50},
 		Backends: []Backend{
 			{
 				Name: "payments-hsm", Plugin: "softhsm", PINFile: "/etc/kmsbroker/payments.pin",
@@ -72,24 +72,25 @@ func TestGood(t *testing.T) {
 		Grants: []authz.Grant{
 			{
 				Keys: []string{"payments", "app-*"}, Operations: []authz.Operation{authz.Encrypt, authz.Decrypt, authz.GenerateDataKey},
-				UIDs: []uint32{1001, 1000}, GIDs: []uint32{2001}, At: "good.toml:43",
+				UIDs: []uint32{1001, 1000}, GIDs: []uint32{2001}, At: "good.toml:44",
 			},
-			{Keys: []string{"logs"}, Operations: []authz.Operation{authz.Encrypt}, GIDs: []uint32{4294967294}, At: "good.toml:49"},
+			{Keys: []string{"logs"}, Operations: []authz.Operation{authz.Encrypt}, GIDs: []uint32{4294967294}, At: "good.toml:50"},
 			{
 				Effect: authz.Deny, Keys: []string{"*"}, Operations: []authz.Operation{authz.Decrypt},
-				Units: []string{"web@*.service", `escaped\x2dname.service`}, At: "good.toml:54",
+				Units: []string{"web@*.service", `escaped\x2dname.service`}, At: "good.toml:55",
 			},
 			{
 				Keys: []string{"tenants"}, Operations: []authz.Operation{authz.Decrypt}, UIDs: []uint32{1000},
 				Context: map[string]authz.Template{"tenant": template(t, "{user}"), "purpose": template(t, "mail")},
-				Rate:    authz.Rate{Calls: 100, Per: time.Second}, At: "good.toml:60",
+				Rate:    authz.Rate{Calls: 100, Per: time.Second}, At: "good.toml:61",
 			},
 			{
 				Keys: []string{"shop"}, Operations: []authz.Operation{authz.Encrypt}, Apps: []string{"web", "batch-*"},
-				Context: map[string]authz.Template{"app": template(t, "{app}")}, At: "good.toml:68",
+				Context: map[string]authz.Template{"app": template(t, "{app}")}, At: "good.toml:69",
 			},
 		},
 		UnitWithoutPIDFD: true,
+		Alibaba:          Alibaba{Listen: "192.0.2.1:8765", TLSCert: "/etc/kmsbroker/tls.pem", TLSKey: "/etc/kmsbroker/tls.key"},
 		Audit: Audit{
 			BeforeAnswer: true, Unrecorded: true, CommitDelay: time.Second, SegmentSize: 8 << 20, SegmentAge: time.Hour, Reserve: 32 << 20,
 		},
@@ -120,7 +121,7 @@ func TestDefaults(t *testing.T) {
 		KMS: KMS{Default: Region{Region: "cn-hangzhou"}, Credentials: Credentials{File: "/c"}},
 		Sockets: Sockets{
 			Control: "/run/kmsbroker/admin/control.sock", Application: "/run/kmsbroker/kms.sock",
-			Metrics: "/run/kmsbroker/metrics.sock", AdminGID: -1,
+			Metrics: "/run/kmsbroker/metrics.sock", Alibaba: "/run/kmsbroker/alibaba.sock", AdminGID: -1,
 		},
 		Audit: Audit{CommitDelay: DefaultCommitDelay, SegmentSize: 64 << 20, SegmentAge: DefaultSegmentAge, Reserve: 16 << 20},
 	}
@@ -191,7 +192,9 @@ func TestProblems(t *testing.T) {
 		{"control among others", minimal + "[sockets]\ncontrol = '/x/c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /x"},
 		{"control in runtime_dir", minimal + "[sockets]\ncontrol = 'c'\napplication = '/x/a'\n", "f:5: sockets.control needs a directory of its own, not /run/kmsbroker"},
 		{"metrics among others", minimal + "[sockets]\nmetrics = 'admin/m'\n", "f:4: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
-		{"metrics for applications", minimal + "[sockets]\nmetrics = 'kms.sock'\n", "f:5: sockets.metrics is the same socket as another"},
+		{"metrics for applications", minimal + "[sockets]\nmetrics = 'kms.sock'\n", "f:5: sockets.metrics is the same socket as sockets.application"},
+		{"alibaba for metrics", minimal + "[sockets]\nalibaba = 'metrics.sock'\n", "f:5: sockets.alibaba is the same socket as sockets.metrics"},
+		{"alibaba beside control", minimal + "[sockets]\nalibaba = 'admin/a.sock'\n", "f:4: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
 		{"metrics of a number", minimal + "[sockets]\nmetrics = 5\n", "f:5: sockets.metrics must be a string, not an integer"},
 		{"socket is a directory", minimal + "[sockets]\ncontrol = '.'\n", `f:5: sockets.control must be a path below runtime_dir or an absolute path, not "."`},
 		{"no identity", "[kms]\nregion = 'cn-hangzhou'\n", "f:1: kms.credentials_file is missing, or one of kms.ecs_role and kms.oidc instead"},

@@ -18,6 +18,7 @@ func (c *Config) Restart(next *Config) []string {
 		{"log_level", c.LogLevel, next.LogLevel},
 		{"unit_without_pidfd", c.UnitWithoutPIDFD, next.UnitWithoutPIDFD},
 		{"audit", c.Audit, next.Audit},
+		{"alibaba", c.Alibaba, next.Alibaba},
 		{"kms", c.KMS, next.KMS},
 		{"sockets", c.Sockets, next.Sockets},
 	}

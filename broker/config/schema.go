@@ -23,9 +23,12 @@ const (
 	DefaultCallTimeout = 30 * time.Second
 )
 
-// defaultMetrics is in the runtime directory, which everybody may pass through:
-// to read metrics is no administration.
-const defaultMetrics = "metrics.sock"
+// Beside the application socket in the runtime directory, which everybody may pass
+// through: to read metrics is no administration.
+const (
+	defaultMetrics = "metrics.sock"
+	defaultAlibaba = "alibaba.sock"
+)
 
 // maxSocketPath is the length of sun_path less its final NUL, unix(7).
 const maxSocketPath = 107
@@ -53,6 +56,7 @@ func (t *table) config() *Config {
 	}
 	c.Grants = t.grants("grant")
 	c.Audit = t.audit()
+	c.Alibaba = t.alibaba()
 	c.UnitWithoutPIDFD = t.boolean("unit_without_pidfd")
 	t.done()
 	return c
@@ -112,18 +116,35 @@ func (t *table) sockets(runtimeDir string) Sockets {
 	if t.text("metrics", defaultMetrics) != "" {
 		s.Metrics = t.socket("metrics", defaultMetrics, runtimeDir)
 	}
-	switch dir := filepath.Dir(s.Control); {
-	case s.Control == s.Application:
-		t.problem("application", "%s is the same socket as %s", t.full("application"), t.full("control"))
-	case s.Metrics == s.Control || s.Metrics == s.Application:
-		t.problem("metrics", "%s is the same socket as another", t.full("metrics"))
-	case dir == runtimeDir || dir == filepath.Dir(s.Application) || s.Metrics != "" && dir == filepath.Dir(s.Metrics):
-		// Its mode is what keeps everybody else from the control socket.
-		t.problem("control", "%s needs a directory of its own, not %s", t.full("control"), dir)
+	if t.text("alibaba", defaultAlibaba) != "" {
+		s.Alibaba = t.socket("alibaba", defaultAlibaba, runtimeDir)
 	}
+	t.checkSockets(s, runtimeDir)
 	s.AdminGID = t.adminGroup("admin_group")
 	t.done()
 	return s
+}
+
+// checkSockets makes sure that no socket is in the way of another.
+func (t *table) checkSockets(s Sockets, runtimeDir string) {
+	seen := map[string]string{s.Control: "control"}
+	control := filepath.Dir(s.Control)
+	crowded := control == runtimeDir
+	for _, other := range []struct{ key, path string }{{"application", s.Application}, {"metrics", s.Metrics}, {"alibaba", s.Alibaba}} {
+		if other.path == "" {
+			continue
+		}
+		if first, twice := seen[other.path]; twice {
+			t.problem(other.key, "%s is the same socket as %s", t.full(other.key), t.full(first))
+			return
+		}
+		seen[other.path] = other.key
+		crowded = crowded || control == filepath.Dir(other.path)
+	}
+	if crowded {
+		// Its mode is what keeps everybody else from the control socket.
+		t.problem("control", "%s needs a directory of its own, not %s", t.full("control"), control)
+	}
 }
 
 func (t *table) socket(key, otherwise, runtimeDir string) string {

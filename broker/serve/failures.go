@@ -37,7 +37,7 @@ func newFailureLog(log *slog.Logger) *failureLog {
 }
 
 // add logs a call's failure, unless one like it was logged just now.
-func (l *failureLog) add(ctx context.Context, method string, err error) {
+func (l *failureLog) add(ctx context.Context, caller authz.Caller, method string, err error) {
 	f := failure.From(err)
 	switch {
 	case err == nil, f.Reason == authz.ReasonRate, errors.Is(err, context.Canceled) && ctx.Err() != nil:
@@ -50,7 +50,6 @@ func (l *failureLog) add(ctx context.Context, method string, err error) {
 	if !due {
 		return
 	}
-	caller, _ := CallerOf(ctx) // nobody is as good as the zero caller here
 	l.log.Warn("call failed", "method", method, "kind", f.Kind.String(), "reason", f.Reason,
 		"error", f.Message, "request_id", f.RequestID, "caller", caller, "not_logged_before", skipped)
 }

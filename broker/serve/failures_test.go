@@ -22,11 +22,11 @@ func TestFailuresAreLoggedSparingly(t *testing.T) {
 		l := newFailureLog(slog.New(slog.NewTextHandler(&out, nil)))
 		away := failure.New(failure.Unavailable, "KMS", "no answer")
 		for range 100 {
-			l.add(t.Context(), "Encrypt", away)
+			l.add(t.Context(), authz.Caller{}, "Encrypt", away)
 		}
-		l.add(t.Context(), "Decrypt", away)
+		l.add(t.Context(), authz.Caller{}, "Decrypt", away)
 		time.Sleep(failureInterval)
-		l.add(t.Context(), "Encrypt", away)
+		l.add(t.Context(), authz.Caller{}, "Encrypt", away)
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		if len(lines) != 3 || !strings.Contains(lines[0], "not_logged_before=0") || !strings.Contains(lines[2], "not_logged_before=99") {
 			t.Errorf("102 failures became\n%s", out.String())
@@ -54,7 +54,7 @@ func TestWhatIsNotLogged(t *testing.T) {
 		"unknown":               {t.Context(), errors.New("x"), true},
 	} {
 		var out bytes.Buffer
-		newFailureLog(slog.New(slog.NewTextHandler(&out, nil))).add(test.ctx, "Encrypt", test.err)
+		newFailureLog(slog.New(slog.NewTextHandler(&out, nil))).add(test.ctx, authz.Caller{}, "Encrypt", test.err)
 		if logged := out.Len() > 0; logged != test.logged {
 			t.Errorf("%s: logged %q", name, out.String())
 		}

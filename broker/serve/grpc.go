@@ -3,14 +3,10 @@ package serve
 import (
 	"context"
 	"log/slog"
-	"path"
-	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
-
-	"github.com/kmsbroker/kmsbroker/broker/failure"
 )
 
 // Limits of one connection. The largest plaintext and context that KMS takes fit
@@ -29,10 +25,6 @@ const (
 	// buffer is for reading and for writing, of each connection however idle.
 	buffer = 4 << 10 // bytes
 )
-
-// Observe is told of a call that is over: the operation is the name of its
-// method, and err is what the core said.
-type Observe func(operation string, err error, took time.Duration)
 
 // ServerConfig describes a gRPC server.
 type ServerConfig struct {
@@ -82,38 +74,4 @@ func NewServer(config ServerConfig) *grpc.Server {
 		options = append(options, grpc.InTapHandle(config.Shares.begin))
 	}
 	return grpc.NewServer(options...)
-}
-
-// Calls is what surrounds every call of a door.
-type Calls struct {
-	log      *slog.Logger
-	failures *failureLog
-	observe  Observe
-}
-
-// NewCalls makes the surroundings of a door's calls.
-func NewCalls(log *slog.Logger, observe Observe) *Calls {
-	return &Calls{log, newFailureLog(log), observe}
-}
-
-// Serve makes a call of a method, or an item of a batch, and returns what goes over
-// the socket: a panic ends that one alone.
-func (c *Calls) Serve(ctx context.Context, method string, call func() error) error {
-	began := time.Now()
-	err := c.survive(method, call)
-	c.observe(path.Base(method), err, time.Since(began))
-	c.failures.add(ctx, method, err)
-	return Status(err)
-}
-
-// survive turns a panic into an error of that one call. The panic's value may
-// hold anything and is not logged.
-func (c *Calls) survive(method string, call func() error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			c.log.Error("panic in a call", "method", method, "stack", string(debug.Stack()))
-			err = failure.New(failure.Internal, "PANIC", "an internal error ended the call; the log of kmsbrokerd has the details")
-		}
-	}()
-	return call()
 }

@@ -277,7 +277,9 @@ func TestHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewHTTPServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
+	server := NewHTTPServer(HTTPConfig{
+		Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Log: slog.New(slog.DiscardHandler), MaxHeader: maxHeader, AnswerTime: time.Second,
+	})
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(LimitPerUID(listener, func(string) {})) }()
 	defer func() { server.Close(); <-done }()

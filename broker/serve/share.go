@@ -19,20 +19,23 @@ import (
 // What one share of a door holds. The most that a call keeps in memory is its
 // message, so a share is at most maxCalls of these.
 const (
-	maxCalls         = 512              // under way; each connection has at most maxStreams
-	maxStrangers     = 1024             // connections of all strangers together
-	maxStrangerCalls = 128              // of all strangers together
-	maxAllCalls      = 1 << 13          // of everybody
-	callTime         = 60 * time.Second // from the first byte of a call to its answer
+	maxCalls         = 512     // under way; each connection has at most maxStreams
+	maxStrangers     = 1024    // connections of all strangers together
+	maxStrangerCalls = 128     // of all strangers together
+	maxAllCalls      = 1 << 13 // of everybody
 )
 
+// CallTime is what a call may take from its first byte to its answer.
+const CallTime = 60 * time.Second
+
 // Shares divides what a door that everybody can reach holds between its callers.
-// A uid that some grant names has a share of its own. All others have one
-// together, because an account can be thousands of uids (newuidmap(1)), and none
-// of them gets more than a refusal anyway.
+// A uid that some grant names has a share of its own, and so has an application
+// that an administrator gave a key. All others have one together, because an account
+// can be thousands of uids (newuidmap(1)), and none of them gets more than a refusal
+// anyway.
 type Shares struct {
 	named    func(authz.Caller) bool
-	service  string // whose calls end after callTime
+	service  string // whose calls end after CallTime
 	refused  func(what string)
 	stopping context.Context // ends the calls of other services
 	callTime time.Duration
@@ -44,8 +47,8 @@ type Shares struct {
 }
 
 type owner struct {
-	uid      uint32
-	stranger bool // with uid 0
+	who      authz.Identity
+	stranger bool // with no who
 }
 
 type use struct{ connections, calls int }
@@ -62,8 +65,10 @@ const (
 // until ctx ends, so that they do not keep the server from stopping.
 func NewShares(ctx context.Context, named func(authz.Caller) bool, service string, refused func(what string)) *Shares {
 	return &Shares{
-		most:  openFiles() / 2, // the other half is for all else that the daemon does
-		named: named, service: "/" + service + "/", refused: refused, stopping: ctx, callTime: callTime, used: map[owner]*use{},
+		// Two doors like this one have half of them; the others are for all else that the
+		// daemon does.
+		most:  openFiles() / 4,
+		named: named, service: "/" + service + "/", refused: refused, stopping: ctx, callTime: CallTime, used: map[owner]*use{},
 	}
 }
 
@@ -79,7 +84,11 @@ func openFiles() int {
 // connect gives a new connection its owner. Those of a uid are counted by
 // [LimitPerUID] already.
 func (s *Shares) connect(conn net.Conn, caller authz.Caller) (net.Conn, error) {
-	o := s.owner(caller)
+	return s.own(conn, s.owner(caller))
+}
+
+// own counts a connection until it is closed.
+func (s *Shares) own(conn net.Conn, o owner) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.of(o)
@@ -100,7 +109,7 @@ func (s *Shares) owner(caller authz.Caller) owner {
 	if !s.named(caller) {
 		return owner{stranger: true}
 	}
-	return owner{uid: caller.UID}
+	return owner{who: caller.Identity()}
 }
 
 func (s *Shares) of(o owner) *use {
@@ -189,15 +198,15 @@ func (s *Shares) handling(ctx context.Context) (done func()) {
 }
 
 func (s *Shares) enter(o owner) error {
-	most, whose := maxCalls, "this user has"
+	most, whose := maxCalls, o.who.String()+" has"
 	if o.stranger {
-		most, whose = maxStrangerCalls, "users without a grant have"
+		most, whose = maxStrangerCalls, "callers without a grant, or not known yet, have"
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.of(o)
 	if s.all.calls >= maxAllCalls {
-		most, whose = maxAllCalls, "all users together have"
+		most, whose = maxAllCalls, "all callers together have"
 	} else if u.calls < most {
 		u.calls++
 		s.all.calls++

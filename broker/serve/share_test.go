@@ -144,7 +144,7 @@ func TestStrangersShareConnections(t *testing.T) {
 	if _, err := s.connect(a, authz.Caller{UID: 5}); err == nil || refused != 1 {
 		t.Errorf("one stranger too many: %v, refused %d", err, refused)
 	}
-	if _, err := s.connect(a, authz.Caller{UID: 7}); err != nil || s.used[owner{uid: 7}] == nil {
+	if _, err := s.connect(a, authz.Caller{UID: 7}); err != nil || s.used[owner{who: authz.Identity{UID: 7}}] == nil {
 		t.Errorf("a user with a grant: %v", err)
 	}
 	first.Close()
@@ -178,15 +178,15 @@ func TestEverybodyTogether(t *testing.T) {
 		t.Errorf("one too many: %v", err)
 	}
 	for uid := range uint32(maxAllCalls) {
-		if err := s.enter(owner{uid: uid}); err != nil {
+		if err := s.enter(owner{who: authz.Identity{UID: uid}}); err != nil {
 			t.Fatalf("call %d: %v", uid, err)
 		}
 	}
-	if err := s.enter(owner{uid: 1 << 20}); err == nil || refused[RefusedCall] != 1 {
+	if err := s.enter(owner{who: authz.Identity{UID: 1 << 20}}); err == nil || refused[RefusedCall] != 1 {
 		t.Errorf("one call too many: %v", err)
 	}
-	s.leave(owner{uid: 1})
-	if err := s.enter(owner{uid: 1 << 20}); err != nil {
+	s.leave(owner{who: authz.Identity{UID: 1}})
+	if err := s.enter(owner{who: authz.Identity{UID: 1 << 20}}); err != nil {
 		t.Errorf("after one ended: %v", err)
 	}
 }

@@ -69,7 +69,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	running.Go(func() { backends.Run(backendCtx) })
 	running.Go(func() { core.KeepMaterial(backendCtx) })
 	running.Go(func() { reload.serve(backendCtx, core) })
-	err = openDoors(ctx, cfg.Sockets, units, core, measured, log)
+	err = openDoors(ctx, &house{cfg, units, core, measured, log})
 	stopBackends()
 	running.Wait()
 	stopErr := trail.Append(context.WithoutCancel(ctx), audit.Event{Action: audit.DaemonStop, Outcome: audit.Done})

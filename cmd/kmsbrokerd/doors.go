@@ -28,25 +28,37 @@ import (
 // drainTimeout is how long calls in flight may take when the daemon stops.
 const drainTimeout = 10 * time.Second
 
-// door is a socket and what answers there.
+// door is where calls come in and what answers there.
 type door struct {
 	name   string
-	socket doors.SocketConfig
+	at     string // what messages call the place
+	path   string // of its socket, "" without one
+	listen func(ctx context.Context, refused func(what string)) (net.Listener, error)
 	serve  func(net.Listener) error
 	stop   func() // lets calls in flight end for a while, then cuts them off
 }
 
-// makeDoors makes what answers until ctx ends.
-func makeDoors(ctx context.Context, sockets config.Sockets, units doors.Units, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) []door {
-	controlServer := doors.NewServer(doors.ServerConfig{Log: log, Observe: measured.Door(control.Door), Units: units})
-	v1.RegisterControlServer(controlServer, control.New(core))
+// house is what doors are made of.
+type house struct {
+	cfg      *config.Config
+	units    doors.Units
+	core     *broker.Broker
+	measured *metrics.Metrics
+	log      *slog.Logger
+}
+
+// doors makes what answers until ctx ends.
+func (h *house) doors(ctx context.Context) ([]door, error) {
+	sockets := h.cfg.Sockets
+	controlServer := doors.NewServer(doors.ServerConfig{Log: h.log, Observe: h.measured.Door(control.Door), Units: h.units})
+	v1.RegisterControlServer(controlServer, control.New(h.core))
 	appServer := doors.NewServer(doors.ServerConfig{
-		Log: log, Observe: measured.Door(app.Door), Units: units,
-		Shares: doors.NewShares(ctx, core.Names, v1.Crypto_ServiceDesc.ServiceName, measured.Refused(app.Door)),
+		Log: h.log, Observe: h.measured.Door(app.Door), Units: h.units,
+		Shares: doors.NewShares(ctx, h.core.Names, v1.Crypto_ServiceDesc.ServiceName, h.measured.Refused(app.Door)),
 	})
-	v1.RegisterCryptoServer(appServer, app.New(core, doors.NewCalls(log, measured.Door(app.Door))))
+	v1.RegisterCryptoServer(appServer, app.New(h.core, doors.NewCalls(h.log, h.measured.Door(app.Door))))
 	grpc_health_v1.RegisterHealthServer(appServer, &doors.Health{
-		Services: []string{v1.Crypto_ServiceDesc.ServiceName}, Serving: core.Serving,
+		Services: []string{v1.Crypto_ServiceDesc.ServiceName}, Serving: h.core.Serving,
 	})
 	reflection.Register(appServer)
 	all := []door{
@@ -54,70 +66,114 @@ func makeDoors(ctx context.Context, sockets config.Sockets, units doors.Units, c
 		grpcDoor(app.Door, doors.SocketConfig{Path: sockets.Application, Mode: 0o666, GID: -1}, appServer),
 	}
 	if sockets.Metrics != "" {
-		all = append(all, httpDoor(metricsDoor, doors.SocketConfig{Path: sockets.Metrics, Mode: 0o660, GID: sockets.AdminGID},
-			doors.NewHTTPServer(measured.Handler(log), log)))
+		all = append(all, metricsDoor(sockets, h.measured, h.log))
 	}
-	return all
+	if sockets.Alibaba != "" {
+		all = append(all, h.alibabaSocket(ctx))
+	}
+	if h.cfg.Alibaba.Listen != "" {
+		signed, err := h.alibabaTCP(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, signed)
+	}
+	return all, nil
 }
 
-// metricsDoor names the door of which nothing is audited.
-const metricsDoor = "metrics"
+// metricsName names the door of which nothing is audited.
+const metricsName = "metrics"
+
+// Limits of a request for metrics.
+const (
+	metricsHeader = 8 << 10 // bytes
+	metricsTime   = 30 * time.Second
+)
+
+func metricsDoor(sockets config.Sockets, measured *metrics.Metrics, log *slog.Logger) door {
+	server := doors.NewHTTPServer(doors.HTTPConfig{Handler: measured.Handler(log), Log: log, MaxHeader: metricsHeader, AnswerTime: metricsTime})
+	socket := doors.SocketConfig{Path: sockets.Metrics, Mode: 0o660, GID: sockets.AdminGID}
+	return httpDoor(socketDoor(metricsName, socket), server)
+}
+
+// onSocket listens on a Unix socket, on which no user can have all connections.
+func onSocket(socket doors.SocketConfig) func(context.Context, func(string)) (net.Listener, error) {
+	return func(ctx context.Context, refused func(what string)) (net.Listener, error) {
+		listener, err := doors.Listen(ctx, socket)
+		if err != nil {
+			return nil, err
+		}
+		return doors.LimitPerUID(listener, refused), nil
+	}
+}
+
+func socketDoor(name string, socket doors.SocketConfig) door {
+	return door{name: name, at: "socket " + socket.Path, path: socket.Path, listen: onSocket(socket)}
+}
 
 func grpcDoor(name string, socket doors.SocketConfig, server *grpc.Server) door {
-	return door{name, socket, server.Serve, func() {
+	d := socketDoor(name, socket)
+	d.serve = server.Serve
+	d.stop = func() {
 		timer := time.AfterFunc(drainTimeout, server.Stop)
 		defer timer.Stop()
 		server.GracefulStop()
-	}}
+	}
+	return d
 }
 
-func httpDoor(name string, socket doors.SocketConfig, server *http.Server) door {
-	serve := func(listener net.Listener) error {
+// httpDoor completes a door that an HTTP server answers.
+func httpDoor(d door, server *doors.HTTPServer) door {
+	d.serve = func(listener net.Listener) error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
 	}
-	return door{name, socket, serve, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			_ = server.Close() // the listener is closed already
-		}
-	}}
+	d.stop = func() { server.Stop(drainTimeout) }
+	return d
 }
 
 // openDoors serves until ctx ends and the calls in flight did too.
-func openDoors(ctx context.Context, sockets config.Sockets, units doors.Units, core *broker.Broker, measured *metrics.Metrics, log *slog.Logger) error {
-	all := makeDoors(ctx, sockets, units, core, measured, log)
+func openDoors(ctx context.Context, h *house) error {
+	all, err := h.doors(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil // told to stop before it began
+	case err != nil:
+		return err
+	}
 	var serving sync.WaitGroup
 	failed := make(chan error, len(all))
 	defer serving.Wait()
 	for _, d := range all {
-		listener, err := doors.Listen(ctx, d.socket)
+		listener, err := d.listen(ctx, h.measured.Refused(d.name))
 		if err != nil {
 			stopAll(all)
 			return err
 		}
-		defer os.Remove(d.socket.Path)
-		serving.Go(func() { failed <- d.open(listener, measured.Refused(d.name)) })
+		if d.path != "" {
+			defer os.Remove(d.path)
+		}
+		serving.Go(func() { failed <- d.open(listener) })
 	}
-	notify(log, daemon.SdNotifyReady)
-	log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application, "metrics", sockets.Metrics)
-	var err error
+	notify(h.log, daemon.SdNotifyReady)
+	sockets := h.cfg.Sockets
+	h.log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application, "metrics", sockets.Metrics,
+		"alibaba", sockets.Alibaba, "alibaba_tcp", h.cfg.Alibaba.Listen)
 	select {
 	case <-ctx.Done():
-		log.Info("kmsbrokerd stopping")
+		h.log.Info("kmsbrokerd stopping")
 	case err = <-failed:
 	}
-	notify(log, daemon.SdNotifyStopping)
+	notify(h.log, daemon.SdNotifyStopping)
 	stopAll(all)
 	return err
 }
 
-func (d door) open(listener *net.UnixListener, refused func(what string)) error {
-	if err := d.serve(doors.LimitPerUID(listener, refused)); err != nil {
-		return fmt.Errorf("socket %s: %w", d.socket.Path, err)
+func (d door) open(listener net.Listener) error {
+	if err := d.serve(listener); err != nil {
+		return fmt.Errorf("%s: %w", d.at, err)
 	}
 	return nil
 }

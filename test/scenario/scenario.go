@@ -66,6 +66,12 @@ func Load() (*Scenario, error) {
 		return nil, fmt.Errorf("scenario: matrix: %w", err)
 	}
 	s.Steps, s.Matrix = append(s.Steps, steps...), nil
+	s.complete()
+	return &s, nil
+}
+
+// complete sets what a step leaves out.
+func (s *Scenario) complete() {
 	for i, step := range s.Steps {
 		if step.Product == "" {
 			s.Steps[i].Product = "Kms"
@@ -80,7 +86,6 @@ func Load() (*Scenario, error) {
 			s.Steps[i].Region = s.Region
 		}
 	}
-	return &s, nil
 }
 
 // matrix is every operation on a key in every state.

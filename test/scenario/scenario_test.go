@@ -95,6 +95,24 @@ func putFaults(ctx context.Context, url string, rules []map[string]any) error {
 // TLS and without. The lock file names its version, and those of all that it
 // needs, with their hashes.
 func TestNode(t *testing.T) {
+	dir := installNode(t)
+	for method, listen := range map[string]func(http.Handler) *httptest.Server{
+		http.MethodPost: httptest.NewTLSServer, http.MethodGet: httptest.NewServer,
+	} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			web, caFile := start(t, listen), ""
+			if web.TLS != nil {
+				caFile = writeCertificate(t, web)
+			}
+			runNode(t, dir, web.URL, method, load(t), caFile)
+		})
+	}
+}
+
+// installNode makes a directory in which run.mjs finds what it needs.
+func installNode(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"package.json", "package-lock.json", "run.mjs"} {
 		data, err := os.ReadFile(filepath.Join("node", name))
@@ -110,33 +128,31 @@ func TestNode(t *testing.T) {
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("npm ci: %v\n%s", err, out)
 	}
-	for method, listen := range map[string]func(http.Handler) *httptest.Server{
-		http.MethodPost: httptest.NewTLSServer, http.MethodGet: httptest.NewServer,
-	} {
-		t.Run(method, func(t *testing.T) {
-			t.Parallel()
-			s := load(t)
-			web := start(t, listen)
-			input, err := json.Marshal(map[string]any{
-				"endpoint": web.URL, "method": method, "versions": Versions, "scenario": s,
-				"root": map[string]string{"id": root.ID, "secret": root.Secret},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			run := exec.CommandContext(t.Context(), "node", "run.mjs")
-			run.Dir, run.Stdin = dir, bytes.NewReader(input)
-			if web.TLS != nil {
-				run.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+writeCertificate(t, web))
-			}
-			out, err := run.CombinedOutput()
-			if done := strings.Count("\n"+string(out), "\nok "); err != nil || done != len(s.Steps) {
-				lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-				t.Fatalf("%d of %d steps: %v: %s", done, len(s.Steps), err, strings.Join(lines[max(0, len(lines)-8):], "\n"))
-			}
-			t.Logf("%d steps", len(s.Steps))
-		})
+	return dir
+}
+
+// runNode holds a conversation with an endpoint, whose certificate is trusted when
+// there is a file of it.
+func runNode(t *testing.T, dir, endpoint, method string, s *Scenario, caFile string) {
+	t.Helper()
+	input, err := json.Marshal(map[string]any{
+		"endpoint": endpoint, "method": method, "versions": Versions, "scenario": s,
+		"root": map[string]string{"id": root.ID, "secret": root.Secret},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	run := exec.CommandContext(t.Context(), "node", "run.mjs")
+	run.Dir, run.Stdin = dir, bytes.NewReader(input)
+	if caFile != "" {
+		run.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+caFile)
+	}
+	out, err := run.CombinedOutput()
+	if done := strings.Count("\n"+string(out), "\nok "); err != nil || done != len(s.Steps) {
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		t.Fatalf("%d of %d steps: %v: %s", done, len(s.Steps), err, strings.Join(lines[max(0, len(lines)-8):], "\n"))
+	}
+	t.Logf("%d steps", len(s.Steps))
 }
 
 // writeCertificate writes the certificate of a server for others to trust.
@@ -144,8 +160,13 @@ func writeCertificate(t *testing.T, web *httptest.Server) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	block := &pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}
-	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+	writeFile(t, path, pem.EncodeToMemory(block))
+	return path
+}
+
+func writeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
