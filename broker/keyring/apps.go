@@ -37,7 +37,7 @@ type appSecret struct {
 // checked. WrongState: it has as many as one can have.
 func (k *Keyring) IssueAppKey(app string, now time.Time) (key AppKey, secret string, err error) {
 	issued := appSecret{
-		AppKey: AppKey{App: app, ID: accessKeyPrefix + rand.Text()[:20], IssuedAt: now.UTC().Truncate(time.Second)},
+		AppKey: AppKey{App: app, ID: accessKeyPrefix + rand.Text()[:20], IssuedAt: now.UTC().Round(0)},
 		Secret: rand.Text(),
 	}
 	err = k.write(func(tx *bbolt.Tx, next *snapshot) error {

@@ -25,7 +25,7 @@ type httpDoor struct {
 	server  *HTTPServer
 }
 
-func openHTTP(t *testing.T, named bool, handle func(*httpDoor, http.ResponseWriter, *http.Request)) *httpDoor {
+func openHTTP(t *testing.T, named bool, handle func(*httpDoor, http.ResponseWriter, *http.Request), changes ...func(*HTTPServer)) *httpDoor {
 	t.Helper()
 	d := &httpDoor{path: filepath.Join(socketDir(t), "s")}
 	d.shares = NewShares(t.Context(), func(authz.Caller) bool { return named }, "", func(string) { d.refused.Add(1) })
@@ -37,6 +37,9 @@ func openHTTP(t *testing.T, named bool, handle func(*httpDoor, http.ResponseWrit
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(d, w, r) }),
 		Log:     slog.New(slog.DiscardHandler), MaxHeader: maxHeader, AnswerTime: time.Minute,
 	})
+	for _, change := range changes {
+		change(d.server)
+	}
 	done := make(chan error, 1)
 	go func() { done <- d.server.Serve(d.shares.Identify(LimitPerUID(listener, d.shares.refused), Units{})) }()
 	t.Cleanup(func() {
@@ -180,6 +183,39 @@ func TestWithoutPeer(t *testing.T) {
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("a pipe was read")
+	}
+}
+
+// TestSlowBody: whose request does not come loses its connection, and its place is
+// free.
+func TestSlowBody(t *testing.T) {
+	left := make(chan struct{})
+	d := openHTTP(t, true, func(d *httpDoor, _ http.ResponseWriter, r *http.Request) {
+		_, leave, err := d.shares.EnterPeer(r.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			t.Error("the body came")
+		}
+		leave()
+		close(left)
+	}, func(s *HTTPServer) { s.ReadTimeout = 100 * time.Millisecond })
+	conn, err := net.Dial("unix", d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\na"); err != nil {
+		t.Fatal(err)
+	}
+	<-left
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		t.Errorf("the connection is still open: %v", err)
 	}
 }
 
