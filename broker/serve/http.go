@@ -1,9 +1,12 @@
 package serve
 
 import (
+	"bytes"
 	"context"
+	"log"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -35,6 +38,7 @@ func NewHTTPServer(config HTTPConfig) *HTTPServer {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.running.RLock()
 		defer s.running.RUnlock()
+		defer survive(config.Log)
 		config.Handler.ServeHTTP(w, r)
 	})
 	s.Server = http.Server{
@@ -45,11 +49,32 @@ func NewHTTPServer(config HTTPConfig) *HTTPServer {
 		MaxHeaderBytes: config.MaxHeader,
 		ConnContext:    withConn,
 		Protocols:      &http.Protocols{},
-		// Who can connect can fill a log with handshakes that fail.
-		ErrorLog: slog.NewLogLogger(config.Log.Handler(), slog.LevelDebug),
+		ErrorLog:       log.New(complaints{config.Log}, "", 0),
 	}
 	s.Protocols.SetHTTP1(true)
 	return s
+}
+
+// survive ends one connection after a panic. The panic's value may hold anything and
+// is not logged.
+func survive(log *slog.Logger) {
+	if r := recover(); r != nil {
+		log.Error("panic in a request", "stack", string(debug.Stack()))
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// complaints are what net/http has to say.
+type complaints struct{ log *slog.Logger }
+
+// Write implements io.Writer.
+func (c complaints) Write(line []byte) (int, error) {
+	level := slog.LevelWarn
+	if bytes.Contains(line, []byte("TLS handshake error")) {
+		level = slog.LevelDebug // who can connect could fill the log with these
+	}
+	c.log.Log(context.Background(), level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // Stop lets calls in flight end for a while and then cuts them off. No handler runs

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,6 +26,27 @@ type httpDoor struct {
 	shares  *Shares
 	refused atomic.Int64
 	server  *HTTPServer
+	log     lockedBuffer
+}
+
+// lockedBuffer is a log that goroutines share.
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+// String implements fmt.Stringer.
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
 }
 
 func openHTTP(t *testing.T, named bool, handle func(*httpDoor, http.ResponseWriter, *http.Request), changes ...func(*HTTPServer)) *httpDoor {
@@ -35,7 +59,7 @@ func openHTTP(t *testing.T, named bool, handle func(*httpDoor, http.ResponseWrit
 	}
 	d.server = NewHTTPServer(HTTPConfig{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(d, w, r) }),
-		Log:     slog.New(slog.DiscardHandler), MaxHeader: maxHeader, AnswerTime: time.Minute,
+		Log:     slog.New(slog.NewTextHandler(&d.log, nil)), MaxHeader: maxHeader, AnswerTime: time.Minute,
 	})
 	for _, change := range changes {
 		change(d.server)
@@ -216,6 +240,36 @@ func TestSlowBody(t *testing.T) {
 	}
 	if _, err := io.Copy(io.Discard, conn); err != nil {
 		t.Errorf("the connection is still open: %v", err)
+	}
+}
+
+// TestHTTPPanic ends one connection, and the log has the place and not the value.
+func TestHTTPPanic(t *testing.T) {
+	d := openHTTP(t, true, func(*httpDoor, http.ResponseWriter, *http.Request) { panic("secret value") })
+	client := d.client()
+	defer client.CloseIdleConnections()
+	for range 2 {
+		if resp, err := client.Get("http://localhost/"); err == nil {
+			resp.Body.Close()
+			t.Errorf("answered %s", resp.Status)
+		}
+	}
+	if out := d.log.String(); strings.Contains(out, "secret value") || strings.Count(out, "panic in a request") != 2 || !strings.Contains(out, "TestHTTPPanic") {
+		t.Errorf("the log is\n%s", out)
+	}
+}
+
+// TestHTTPComplaints: who can connect cannot fill the log.
+func TestHTTPComplaints(t *testing.T) {
+	var out bytes.Buffer
+	c := complaints{slog.New(slog.NewTextHandler(&out, nil))}
+	for _, line := range []string{"http: TLS handshake error from 127.0.0.1:5: EOF\n", "http: Accept error: too many open files; retrying\n"} {
+		if n, err := c.Write([]byte(line)); n != len(line) || err != nil {
+			t.Error(n, err)
+		}
+	}
+	if got := out.String(); strings.Contains(got, "handshake") || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "too many open files") {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -48,6 +48,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	backends := makeBackends(cfg, keys, trail, log)
 	units := doors.Units{WithoutPIDFD: cfg.UnitWithoutPIDFD}
 	warnOfUnits(cfg.Grants, units.Unknown(), log)
+	warnOfApps(cfg.Grants, cfg.Alibaba.Listen, log)
 	reload.unitsUnknown = units.Unknown()
 	core := broker.New(broker.Config{
 		Version: version, Keyring: keys, Audit: trail, Backends: backends,

@@ -31,6 +31,7 @@ func (r *reloader) read() (broker.Reloaded, error) {
 		return broker.Reloaded{}, brief(err)
 	}
 	warnOfUnits(next.Grants, r.unitsUnknown, r.log)
+	warnOfApps(next.Grants, r.running.Alibaba.Listen, r.log)
 	return broker.Reloaded{Policy: authz.NewPolicy(next.Grants), Restart: r.running.Restart(next)}, nil
 }
 
@@ -68,6 +69,13 @@ func (r *reloader) serve(ctx context.Context, core *broker.Broker) {
 		if len(loaded.Restart) > 0 {
 			r.log.Warn("settings differ that need a restart", "settings", loaded.Restart)
 		}
+	}
+}
+
+// warnOfApps tells that grants to applications match nobody.
+func warnOfApps(grants []authz.Grant, listen string, log *slog.Logger) {
+	if listen == "" && slices.ContainsFunc(grants, func(g authz.Grant) bool { return len(g.Apps) > 0 }) {
+		log.Warn("there are grants to apps, and alibaba.listen does not say where these are answered")
 	}
 }
 
