@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
+	"github.com/kmsbroker/kmsbroker/kmsapi/wire"
 )
 
 func reasonOf(err error) string {
@@ -196,5 +199,56 @@ func TestSignedWaits(t *testing.T) {
 	end()
 	if _, err := Signed(ended, h.core, h.shares, time.Now); err == nil {
 		t.Error("it waited for nobody")
+	}
+}
+
+// TestPlaces: a call is a stranger's until its signature is verified, and then one of
+// its application's.
+func TestPlaces(t *testing.T) {
+	h := newHouse(t)
+	callers, err := Signed(t.Context(), h.core, h.shares, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, secret, err := h.core.IssueAppKey(t.Context(), broker.Call{Door: "test"}, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const most = 512
+	begin := func(nonce string) (*Visit, error) {
+		visit, err := callers.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		form := sign(plain("ListKeys"), key, secret, nonce, time.Now())
+		hr := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(form.Encode()))
+		hr.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r, err := wire.Parse(hr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = callers.Identify(visit, r)
+		return visit, err
+	}
+	var visits []*Visit
+	for i := range most {
+		visit, err := begin(strconv.Itoa(i))
+		if err != nil {
+			t.Fatalf("call %d: %v", i+1, err)
+		}
+		visits = append(visits, visit)
+	}
+	crowded, err := begin("more")
+	if failure.KindOf(err) != failure.Throttled {
+		t.Errorf("one call too many: %v", err)
+	}
+	crowded.leave()
+	for _, visit := range visits {
+		visit.leave()
+	}
+	if visit, err := begin("afterwards"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	} else {
+		visit.leave()
 	}
 }
