@@ -52,7 +52,7 @@ func (b *lockedBuffer) String() string {
 func openHTTP(t *testing.T, named bool, handle func(*httpDoor, http.ResponseWriter, *http.Request), changes ...func(*HTTPServer)) *httpDoor {
 	t.Helper()
 	d := &httpDoor{path: filepath.Join(socketDir(t), "s")}
-	d.shares = NewShares(t.Context(), func(authz.Caller) bool { return named }, "", func(string) { d.refused.Add(1) })
+	d.shares = NewShares(t.Context(), NewRoom(), func(authz.Caller) bool { return named }, "", func(string) { d.refused.Add(1) })
 	listener, err := Listen(t.Context(), SocketConfig{Path: d.path, Mode: 0o600, GID: -1})
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestHTTPCallers(t *testing.T) {
 // TestHTTPConnections of strangers are shared out as those of other doors, whether
 // they send anything or not.
 func TestHTTPConnections(t *testing.T) {
-	s := NewShares(t.Context(), func(authz.Caller) bool { return false }, "", func(string) {})
+	s := NewShares(t.Context(), NewRoom(), func(authz.Caller) bool { return false }, "", func(string) {})
 	here, there := net.Pipe()
 	defer there.Close()
 	listener := &pipes{here}
@@ -194,7 +194,7 @@ func (o *once) Accept() (net.Conn, error) {
 
 // TestWithoutPeer: a request that did not come through Identify is nobody's.
 func TestWithoutPeer(t *testing.T) {
-	s := NewShares(t.Context(), func(authz.Caller) bool { return true }, "", func(string) {})
+	s := NewShares(t.Context(), NewRoom(), func(authz.Caller) bool { return true }, "", func(string) {})
 	if caller, _, err := s.EnterPeer(t.Context()); err == nil {
 		t.Errorf("the caller is %v", caller)
 	}
@@ -296,7 +296,7 @@ func TestStopWaitsForHandlers(t *testing.T) {
 
 // TestApplicationsAreNotRoot: they have shares of their own.
 func TestApplicationsAreNotRoot(t *testing.T) {
-	s := NewShares(t.Context(), func(authz.Caller) bool { return true }, "", func(string) {})
+	s := NewShares(t.Context(), NewRoom(), func(authz.Caller) bool { return true }, "", func(string) {})
 	var leaves []func()
 	for range maxCalls {
 		leave, err := s.Enter(authz.Caller{App: "web"})

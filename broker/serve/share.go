@@ -42,9 +42,30 @@ type Shares struct {
 
 	mu   sync.Mutex
 	used map[owner]*use
-	all  use
-	most int // connections of everybody
+	room *Room
+	all  int // calls
 }
+
+// Room is what all doors together have for connections: three quarters of the
+// descriptors that the process may have. The rest is for all else that it does.
+type Room struct {
+	most int64
+	used atomic.Int64
+}
+
+// NewRoom measures the room there is.
+func NewRoom() *Room { return &Room{most: openFiles() / 4 * 3} }
+
+// enter takes a place, which must be left.
+func (r *Room) enter() bool {
+	if r.used.Add(1) > r.most {
+		r.used.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (r *Room) leave() { r.used.Add(-1) }
 
 type owner struct {
 	who      authz.Identity
@@ -63,22 +84,19 @@ const (
 // grant. Calls of the service may take a minute: who sends a byte a second does not
 // keep a place. Those of other services, which may be streams without end, go on
 // until ctx ends, so that they do not keep the server from stopping.
-func NewShares(ctx context.Context, named func(authz.Caller) bool, service string, refused func(what string)) *Shares {
+func NewShares(ctx context.Context, room *Room, named func(authz.Caller) bool, service string, refused func(what string)) *Shares {
 	return &Shares{
-		// Two doors like this one have half of them; the others are for all else that the
-		// daemon does.
-		most:  openFiles() / 4,
-		named: named, service: "/" + service + "/", refused: refused, stopping: ctx, callTime: CallTime, used: map[owner]*use{},
+		room: room, named: named, service: "/" + service + "/", refused: refused, stopping: ctx, callTime: CallTime, used: map[owner]*use{},
 	}
 }
 
 // openFiles is how many descriptors the process may have.
-func openFiles() int {
+func openFiles() int64 {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 1024 // what every Linux gives
 	}
-	return int(min(limit.Cur, 1<<20))
+	return int64(min(limit.Cur, 1<<20))
 }
 
 // connect gives a new connection its owner. Those of a uid are counted by
@@ -92,13 +110,12 @@ func (s *Shares) own(conn net.Conn, o owner) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.of(o)
-	if o.stranger && u.connections >= maxStrangers || s.all.connections >= s.most {
+	if o.stranger && u.connections >= maxStrangers || !s.room.enter() {
 		s.forget(o, u)
 		s.refused(RefusedConnection)
 		return nil, errCrowded
 	}
 	u.connections++
-	s.all.connections++
 	return &ownedConn{Conn: conn, release: sync.OnceFunc(func() { s.disconnect(o) })}, nil
 }
 
@@ -126,7 +143,7 @@ func (s *Shares) disconnect(o owner) {
 	defer s.mu.Unlock()
 	u := s.used[o]
 	u.connections--
-	s.all.connections--
+	s.room.leave()
 	s.forget(o, u)
 }
 
@@ -205,11 +222,11 @@ func (s *Shares) enter(o owner) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.of(o)
-	if s.all.calls >= maxAllCalls {
+	if s.all >= maxAllCalls {
 		most, whose = maxAllCalls, "all callers together have"
 	} else if u.calls < most {
 		u.calls++
-		s.all.calls++
+		s.all++
 		return nil
 	}
 	s.forget(o, u)
@@ -223,7 +240,7 @@ func (s *Shares) leave(o owner) {
 	defer s.mu.Unlock()
 	u := s.used[o]
 	u.calls--
-	s.all.calls--
+	s.all--
 	s.forget(o, u)
 }
 

@@ -42,7 +42,7 @@ func openShared(t *testing.T, named bool, check func(context.Context) error) *sh
 		refused: map[string]*atomic.Int64{RefusedCall: {}, RefusedConnection: {}},
 	}
 	refuse := func(what string) { d.refused[what].Add(1) }
-	d.shares = NewShares(t.Context(), func(authz.Caller) bool { return named }, "grpc.health.v1.Health", refuse)
+	d.shares = NewShares(t.Context(), NewRoom(), func(authz.Caller) bool { return named }, "grpc.health.v1.Health", refuse)
 	d.shares.callTime = time.Second
 	listener, err := Listen(t.Context(), SocketConfig{Path: d.path, Mode: 0o600, GID: -1})
 	if err != nil {
@@ -127,7 +127,7 @@ func TestCallsOfAUserAreBounded(t *testing.T) {
 // and a user with one has its place all the same.
 func TestStrangersShareConnections(t *testing.T) {
 	refused := 0
-	s := NewShares(t.Context(), func(c authz.Caller) bool { return c.UID == 7 }, "x", func(string) { refused++ })
+	s := NewShares(t.Context(), NewRoom(), func(c authz.Caller) bool { return c.UID == 7 }, "x", func(string) { refused++ })
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
@@ -161,15 +161,15 @@ func TestStrangersShareConnections(t *testing.T) {
 // door has an end all the same.
 func TestEverybodyTogether(t *testing.T) {
 	refused := map[string]int{}
-	s := NewShares(t.Context(), func(authz.Caller) bool { return true }, "x", func(what string) { refused[what]++ })
+	s := NewShares(t.Context(), NewRoom(), func(authz.Caller) bool { return true }, "x", func(what string) { refused[what]++ })
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	if s.most < 100 {
-		t.Fatalf("room for %d connections", s.most)
+	if s.room.most < 100 {
+		t.Fatalf("room for %d connections", s.room.most)
 	}
-	s.most = 5000
-	for uid := range uint32(s.most) {
+	s.room.most = 5000
+	for uid := range uint32(s.room.most) {
 		if _, err := s.connect(a, authz.Caller{UID: uid}); err != nil {
 			t.Fatalf("uid %d: %v", uid, err)
 		}
@@ -219,7 +219,7 @@ func TestResetGivesNothingBack(t *testing.T) {
 		}
 	}
 	d.shares.mu.Lock()
-	n := d.shares.all.calls
+	n := d.shares.all
 	d.shares.mu.Unlock()
 	if n < 1 {
 		t.Error("no call is on account while one is handled")
@@ -316,7 +316,7 @@ func TestOtherServicesEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shares := NewShares(stopping, func(authz.Caller) bool { return true }, "another.Service", func(string) {})
+	shares := NewShares(stopping, NewRoom(), func(authz.Caller) bool { return true }, "another.Service", func(string) {})
 	server := NewServer(ServerConfig{Log: slog.New(slog.DiscardHandler), Observe: nobody, Shares: shares})
 	serving := make(chan bool, 1)
 	grpc_health_v1.RegisterHealthServer(server, &Health{Serving: func() bool { serving <- true; return true }})

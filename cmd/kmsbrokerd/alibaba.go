@@ -64,7 +64,7 @@ func (h *house) alibabaTCP(ctx context.Context) (door, error) {
 }
 
 func (h *house) alibabaShares(ctx context.Context) *doors.Shares {
-	return doors.NewShares(ctx, h.core.Names, alibaba.Door, h.measured.Refused(alibaba.Door))
+	return doors.NewShares(ctx, h.room, h.core.Names, alibaba.Door, h.measured.Refused(alibaba.Door))
 }
 
 func (h *house) alibabaServer(callers alibaba.Callers) *doors.HTTPServer {

@@ -70,7 +70,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	running.Go(func() { backends.Run(backendCtx) })
 	running.Go(func() { core.KeepMaterial(backendCtx) })
 	running.Go(func() { reload.serve(backendCtx, core) })
-	err = openDoors(ctx, &house{cfg, units, core, measured, log})
+	err = openDoors(ctx, &house{cfg, units, core, measured, log, doors.NewRoom()})
 	stopBackends()
 	running.Wait()
 	stopErr := trail.Append(context.WithoutCancel(ctx), audit.Event{Action: audit.DaemonStop, Outcome: audit.Done})

@@ -45,6 +45,7 @@ type house struct {
 	core     *broker.Broker
 	measured *metrics.Metrics
 	log      *slog.Logger
+	room     *doors.Room
 }
 
 // doors makes what answers until ctx ends.
@@ -54,7 +55,7 @@ func (h *house) doors(ctx context.Context) ([]door, error) {
 	v1.RegisterControlServer(controlServer, control.New(h.core))
 	appServer := doors.NewServer(doors.ServerConfig{
 		Log: h.log, Observe: h.measured.Door(app.Door), Units: h.units,
-		Shares: doors.NewShares(ctx, h.core.Names, v1.Crypto_ServiceDesc.ServiceName, h.measured.Refused(app.Door)),
+		Shares: doors.NewShares(ctx, h.room, h.core.Names, v1.Crypto_ServiceDesc.ServiceName, h.measured.Refused(app.Door)),
 	})
 	v1.RegisterCryptoServer(appServer, app.New(h.core, doors.NewCalls(h.log, h.measured.Door(app.Door))))
 	grpc_health_v1.RegisterHealthServer(appServer, &doors.Health{

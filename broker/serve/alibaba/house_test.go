@@ -93,7 +93,7 @@ func newHouse(t *testing.T, grants ...authz.Grant) *house {
 		Version: "test", Keyring: keys, Audit: trail, Policy: authz.NewPolicy(grants), Now: time.Now, Log: log,
 		Regions: importer.Endpoints{Default: region, ByRegion: map[string]importer.Endpoint{region: {Region: region, KMS: h.kms}}},
 	})
-	h.shares = serve.NewShares(t.Context(), h.core.Names, Door, func(string) {})
+	h.shares = serve.NewShares(t.Context(), serve.NewRoom(), h.core.Names, Door, func(string) {})
 	return h
 }
 
