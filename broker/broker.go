@@ -16,6 +16,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/datakey"
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
@@ -39,6 +40,8 @@ type Config struct {
 	Reload func() (Reloaded, error)
 	// UnitsUnknown says why no caller's unit can be known; "" if they can.
 	UnitsUnknown string
+	// Envelope is how long data keys are kept, and for how much.
+	Envelope datakey.Limits
 }
 
 // Broker is the core. Its methods may be called concurrently.
@@ -49,11 +52,12 @@ type Broker struct {
 	importer  *importer.Importer
 	startedAt time.Time
 	renewals  struct{ done, failed atomic.Uint64 }
+	dataKeys  *datakey.Cache
 }
 
 // New makes a Broker of its parts, which stay the caller's to close.
 func New(config Config) *Broker {
-	b := &Broker{Config: config, startedAt: config.Now().UTC()}
+	b := &Broker{Config: config, startedAt: config.Now().UTC(), dataKeys: datakey.New(config.Envelope, config.Now, unreachable)}
 	b.policy.Store(config.Policy)
 	b.importer = importer.New(importer.Config{
 		Keyring:   config.Keyring,

@@ -14,6 +14,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/datakey"
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
@@ -40,6 +41,9 @@ type house struct {
 	trail string
 	ahead time.Duration // of the broker's clock
 }
+
+// offline is how long data keys may be used while KMS is down, beyond five minutes.
+const offline = time.Hour
 
 func newHouse(t *testing.T, grants ...authz.Grant) *house {
 	t.Helper()
@@ -75,6 +79,7 @@ func newHouse(t *testing.T, grants ...authz.Grant) *house {
 	h.Broker = New(Config{
 		Version: "test", Keyring: keys, Audit: trail, Backends: set, Policy: authz.NewPolicy(grants),
 		Now: func() time.Time { return time.Now().Add(h.ahead) }, Log: slog.New(slog.DiscardHandler), Regions: cloud.endpoints(), Evidence: signer,
+		Envelope: datakey.Limits{Age: 5 * time.Minute, Idle: 5 * time.Minute, Offline: offline, MaxMessages: 1000, MaxBytes: 1 << 40},
 	})
 	return h
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
@@ -121,21 +122,26 @@ func (b *Broker) locate(name, region string) (*keyring.CMK, kmsapi.KMS, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	cmk, ok := key.CurrentIn(cmp.Or(region, key.Region))
-	switch {
-	case !ok && region == "":
-		// Another region's CMK would make ciphertexts that the home region cannot open.
-		return nil, nil, failure.New(failure.WrongState, "REGION_UNFINISHED", "key %q is not finished in its home region %s", name, key.Region).
-			WithHint("an administrator can finish it with `kmsbrokerctl key import %s`; until then name another region", name)
-	case !ok:
-		return nil, nil, failure.New(failure.NotFound, "REGION", "key %q has no CMK in region %.40q", name, region).
-			WithHint("it has one in %s", strings.Join(key.Regions(), ", "))
-	}
-	endpoint, err := b.Regions.In(cmk.Region)
+	cmk, endpoint, err := b.currentIn(key, region)
 	if err != nil {
 		return nil, nil, err
 	}
 	return cmk, endpoint.KMS, nil
+}
+
+func (b *Broker) currentIn(key *keyring.Key, region string) (*keyring.CMK, importer.Endpoint, error) {
+	cmk, ok := key.CurrentIn(cmp.Or(region, key.Region))
+	switch {
+	case !ok && region == "":
+		// Another region's CMK would make ciphertexts that the home region cannot open.
+		return nil, importer.Endpoint{}, failure.New(failure.WrongState, "REGION_UNFINISHED", "key %q is not finished in its home region %s", key.Name, key.Region).
+			WithHint("an administrator can finish it with `kmsbrokerctl key import %s`; until then name another region", key.Name)
+	case !ok:
+		return nil, importer.Endpoint{}, failure.New(failure.NotFound, "REGION", "key %q has no CMK in region %.40q", key.Name, region).
+			WithHint("it has one in %s", strings.Join(key.Regions(), ", "))
+	}
+	endpoint, err := b.Regions.In(cmk.Region)
+	return cmk, endpoint, err
 }
 
 func checkContext(encryptionContext map[string]string) error {

@@ -156,21 +156,18 @@ func (b *Broker) candidates(policy *authz.Policy, r authz.Request) iter.Seq[*key
 // the caller may decrypt with it and it is the one that was named. Its grant pays
 // for the call, and what was spent before it was known is given back.
 func (b *Broker) authorizeAnswer(r authz.Request, spent authz.Decision, region, keyID string) (*keyring.Key, error) {
-	foreign := failure.New(failure.Denied, "FOREIGN_CIPHERTEXT",
-		"the ciphertext was not made with a key that %s may decrypt with", r.Caller).
-		WithHint("check that the ciphertext and the key belong together")
 	owner, ok := b.Keyring.ByCMK(keyID)
 	if !ok || r.Key != "" && owner.Name != r.Key {
-		return nil, foreign
+		return nil, foreign(r)
 	}
 	if cmk, _ := owner.CMK(keyID); cmk.Region != region {
-		return nil, foreign
+		return nil, foreign(r)
 	}
 	r.Key = owner.Name
 	decision := b.policy.Load().Decide(r)
 	switch {
 	case !decision.Allowed:
-		return nil, foreign
+		return nil, foreign(r)
 	case decision == spent:
 		return owner, nil
 	case !decision.Spend(r.Caller.Identity(), b.Now()):
@@ -178,4 +175,11 @@ func (b *Broker) authorizeAnswer(r authz.Request, spent authz.Decision, region, 
 	}
 	spent.Refund(r.Caller.Identity())
 	return owner, nil
+}
+
+// foreign refuses a ciphertext and says nothing about it.
+func foreign(r authz.Request) error {
+	return failure.New(failure.Denied, "FOREIGN_CIPHERTEXT",
+		"the ciphertext was not made with a key that %s may decrypt with", r.Caller).
+		WithHint("check that the ciphertext and the key belong together")
 }

@@ -167,6 +167,7 @@ func (b *Broker) changeCMK(ctx context.Context, change Change, key *keyring.Key,
 		return err
 	}
 	ack, err := change.do(ctx, endpoint.KMS, cmk)
+	b.dataKeys.Drop(key.Name) // KMS is asked whether they may still be used
 	event.RequestID = ack.RequestID
 	if b.happened(ctx, change, cmk, err) {
 		err = nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/datakey"
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
@@ -33,6 +34,7 @@ type Status struct {
 	Audit      audit.Stats
 	// EvidenceFingerprint is of the key that signs evidence.
 	EvidenceFingerprint string
+	DataKeys            datakey.Status
 }
 
 // CMKState is the state of a CMK, as KMS last reported it, and where it is.
@@ -80,7 +82,7 @@ func (b *Broker) Status() Status {
 		Keys: len(keys), CMKs: countCMKs(keys), Expiring: b.expiring(keys), Unfinished: b.Keyring.Imports(),
 		Renewals: Renewals{Done: b.renewals.done.Load(), Failed: b.renewals.failed.Load()},
 		AuditSeq: head.Seq, AuditHead: head.Hash, AuditErr: b.Audit.Err(), Audit: b.Audit.Stats(),
-		EvidenceFingerprint: evidence.Fingerprint(b.Evidence.Public()),
+		EvidenceFingerprint: evidence.Fingerprint(b.Evidence.Public()), DataKeys: b.dataKeys.Status(),
 	}
 }
 

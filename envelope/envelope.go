@@ -26,19 +26,24 @@ const (
 
 // Sizes in bytes.
 const (
-	KeySize        = 32 // of data keys and message keys
-	MessageIDSize  = 32
-	CommitmentSize = 32
+	KeySize       = 32 // of data keys and message keys
+	MessageIDSize = 32
+	// MessageIDOffset is where in a header the message ID begins.
+	MessageIDOffset = fixed
+	CommitmentSize  = 32
 	// SegmentSize is of ciphertext, with its tag. Larger ones are not faster
 	// (make bench), and this much a reader holds back until it is verified.
 	SegmentSize = 64 << 10
-	// Overhead is how much longer than its plaintext and its header a message of
-	// one segment is: Tink's own header and a tag.
-	Overhead = tinkHeader + tagSize
-	tagSize  = 16
+	tagSize     = 16
 	// tinkHeader is its own length, the salt and the prefix of the nonces.
 	tinkHeader = 1 + KeySize + 7
 )
+
+// Overhead is how many bytes longer what follows the header is than a plaintext of
+// so many bytes: Tink's own header and the tags.
+func Overhead(plaintext int) int {
+	return tinkHeader + tagSize*(1+max(0, plaintext-1+tinkHeader)/(SegmentSize-tagSize))
+}
 
 // Errors of what came from outside.
 var (

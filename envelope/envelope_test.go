@@ -78,8 +78,8 @@ func TestSizes(t *testing.T) {
 				t.Fatal(err)
 			}
 			sealed := seal(t, m, size)
-			if len(sealed) != streamed.Len() {
-				t.Errorf("%d bytes in memory, %d as a stream", len(sealed), streamed.Len())
+			if want := len(m.Header()) + size + Overhead(size); len(sealed) != want || streamed.Len() != want {
+				t.Errorf("%d bytes in memory, %d as a stream, should be %d", len(sealed), streamed.Len(), want)
 			}
 			for _, message := range [][]byte{sealed, streamed.Bytes()} {
 				for _, open := range []func([]byte, map[string]string) ([]byte, error){open, openStream} {
@@ -98,7 +98,7 @@ func TestTruncation(t *testing.T) {
 	m := newTestMessage(t, tenant)
 	message := seal(t, m, 3*SegmentSize)
 	var cuts []int
-	for i := range len(m.Header()) + Overhead + 1 {
+	for i := range len(m.Header()) + Overhead(0) + 1 {
 		cuts = append(cuts, i)
 	}
 	for border := len(m.Header()) + SegmentSize; border < len(message); border += SegmentSize {

@@ -46,7 +46,7 @@ func wrapped(regions ...string) []WrappedKey {
 }
 
 // firstFull is the longest plaintext that fits into one segment.
-const firstFull = SegmentSize - Overhead
+const firstFull = SegmentSize - tinkHeader - tagSize
 
 func newGolden(t *testing.T) {
 	t.Helper()

@@ -107,8 +107,8 @@ func (s *source) Read(p []byte) (int, error) {
 
 // Seal makes a whole message in memory.
 func (m *Message) Seal(plaintext []byte) ([]byte, error) {
-	message := bytes.NewBuffer(make([]byte, 0, len(m.header)+len(plaintext)+Overhead+len(plaintext)/SegmentSize*tagSize+tagSize))
-	w, err := m.newWriter(message, segmentFor(len(plaintext)+Overhead))
+	message := bytes.NewBuffer(make([]byte, 0, len(m.header)+len(plaintext)+Overhead(len(plaintext))))
+	w, err := m.newWriter(message, segmentFor(len(plaintext)+Overhead(0)))
 	if err != nil {
 		return nil, err
 	}
@@ -137,4 +137,4 @@ func (m *Message) Open(segments []byte) ([]byte, error) {
 
 // segmentFor is how long segments have to be taken for a message of so many bytes
 // of Tink's. It refuses to make one that is only a header.
-func segmentFor(ciphertext int) int { return min(SegmentSize, max(ciphertext, Overhead)+1) }
+func segmentFor(ciphertext int) int { return min(SegmentSize, max(ciphertext, Overhead(0))+1) }

@@ -111,6 +111,8 @@ const (
 	DetailAccessKey   = "access_key_id" // of an application
 	DetailAlgorithm   = "wrapping_algorithm"
 	DetailEndpoint    = "endpoint"
+	DetailEnvelope    = "envelope"   // EnvelopeKey or EnvelopeMessage
+	DetailMessage     = "message_id" // of an envelope, hex
 	DetailForeign     = "foreign_endpoint"
 	DetailGrants      = "grants" // how many there are
 	DetailHSMKeyID    = "hsm_key_id"
@@ -121,6 +123,12 @@ const (
 	DetailState       = "state"
 	DetailSerial      = "serial"
 	DetailVersion     = "version"
+)
+
+// What left the daemon when an envelope was sealed or opened.
+const (
+	EnvelopeKey     = "message-key" // the key of that one message
+	EnvelopeMessage = "message"
 )
 
 // Keys of Event.Details in the trail's own records.

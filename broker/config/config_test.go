@@ -94,6 +94,7 @@ func TestGood(t *testing.T) {
 		Audit: Audit{
 			BeforeAnswer: true, Unrecorded: true, CommitDelay: time.Second, SegmentSize: 8 << 20, SegmentAge: time.Hour, Reserve: 32 << 20,
 		},
+		Envelope: Envelope{Age: 10 * time.Minute, Idle: 30 * time.Second, Offline: time.Hour, MaxMessages: 5000, MaxBytes: 2 << 30},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -124,6 +125,9 @@ func TestDefaults(t *testing.T) {
 			Metrics: "/run/kmsbroker/metrics.sock", Alibaba: "/run/kmsbroker/alibaba.sock", AdminGID: -1,
 		},
 		Audit: Audit{CommitDelay: DefaultCommitDelay, SegmentSize: 64 << 20, SegmentAge: DefaultSegmentAge, Reserve: 16 << 20},
+		Envelope: Envelope{
+			Age: DefaultDataKeyAge, Idle: DefaultDataKeyIdle, MaxMessages: defaultMaxMessages, MaxBytes: defaultMaxGiB << 30,
+		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -57,6 +57,7 @@ func (t *table) config() *Config {
 	c.Grants = t.grants("grant")
 	c.Audit = t.audit()
 	c.Alibaba = t.alibaba()
+	c.Envelope = t.envelope()
 	c.UnitWithoutPIDFD = t.boolean("unit_without_pidfd")
 	t.done()
 	return c

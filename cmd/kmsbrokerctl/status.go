@@ -43,7 +43,8 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 		"Region", s.GetEndpoint().GetRegion(), "Endpoint", endpoint,
 		"Other regions", otherRegions(s), "Keys", strconv.Itoa(int(s.GetKeys())),
 		"Audit records", strconv.FormatUint(s.GetAudit().GetRecords(), 10), "Audit head", auditHead(s.GetAudit()),
-		"Audit error", s.GetAudit().GetError(), "Evidence signed by", s.GetEvidenceFingerprint())
+		"Audit error", s.GetAudit().GetError(), "Evidence signed by", s.GetEvidenceFingerprint(),
+		"Data keys", dataKeysText(s.GetDataKeys()))
 	if err != nil {
 		return err
 	}
@@ -71,6 +72,15 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 			imp.GetKind(), imp.GetName(), timeText(imp.GetStartedAt(), ""), imp.GetLastStep(), orDash(imp.GetKeyId()))
 	}
 	return nil
+}
+
+// dataKeysText tells how long envelopes open under a CMK that was disabled.
+func dataKeysText(d *v1.StatusResponse_DataKeys) string {
+	text := fmt.Sprintf("%d cached; a CMK disabled elsewhere is used for %v at the most", d.GetCached(), d.GetRevocationLag().AsDuration())
+	if offline := d.GetOffline().AsDuration(); offline > 0 {
+		text += fmt.Sprintf(", and %v more while KMS cannot be reached", offline)
+	}
+	return text
 }
 
 const day = 24 * time.Hour

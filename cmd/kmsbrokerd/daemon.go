@@ -12,6 +12,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/broker/datakey"
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
@@ -53,7 +54,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	core := broker.New(broker.Config{
 		Version: version, Keyring: keys, Audit: trail, Backends: backends,
 		Regions: regions, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now, Log: log, Evidence: signer,
-		Reload: reload.read, UnitsUnknown: units.Unknown(),
+		Reload: reload.read, UnitsUnknown: units.Unknown(), Envelope: datakey.Limits(cfg.Envelope),
 	})
 	measured.Watch(core.Status)
 	if err := recordStart(ctx, trail, regions); err != nil {
@@ -69,6 +70,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	var running sync.WaitGroup
 	running.Go(func() { backends.Run(backendCtx) })
 	running.Go(func() { core.KeepMaterial(backendCtx) })
+	running.Go(func() { core.KeepDataKeys(backendCtx) })
 	running.Go(func() { reload.serve(backendCtx, core) })
 	err = openDoors(ctx, &house{cfg, units, core, measured, log, doors.NewRoom()})
 	stopBackends()

@@ -1406,6 +1406,7 @@ type StatusResponse struct {
 	OtherRegions        []*StatusResponse_Endpoint `protobuf:"bytes,9,rep,name=other_regions,json=otherRegions,proto3" json:"other_regions,omitempty"`
 	EvidenceFingerprint string                     `protobuf:"bytes,10,opt,name=evidence_fingerprint,json=evidenceFingerprint,proto3" json:"evidence_fingerprint,omitempty"` // of the key that signs evidence
 	Expiring            []*StatusResponse_Expiry   `protobuf:"bytes,11,rep,name=expiring,proto3" json:"expiring,omitempty"`                                                  // all material that expires, the soonest first
+	DataKeys            *StatusResponse_DataKeys   `protobuf:"bytes,12,opt,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`                                  // of envelopes
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -1513,6 +1514,13 @@ func (x *StatusResponse) GetEvidenceFingerprint() string {
 func (x *StatusResponse) GetExpiring() []*StatusResponse_Expiry {
 	if x != nil {
 		return x.Expiring
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetDataKeys() *StatusResponse_DataKeys {
+	if x != nil {
+		return x.DataKeys
 	}
 	return nil
 }
@@ -2127,6 +2135,68 @@ func (x *StatusResponse_Audit) GetError() string {
 	return ""
 }
 
+type StatusResponse_DataKeys struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Cached uint32                 `protobuf:"varint,1,opt,name=cached,proto3" json:"cached,omitempty"`
+	// How long a CMK that was disabled or deleted behind the daemon's back can still
+	// be used through them.
+	RevocationLag *durationpb.Duration `protobuf:"bytes,2,opt,name=revocation_lag,json=revocationLag,proto3" json:"revocation_lag,omitempty"`
+	Offline       *durationpb.Duration `protobuf:"bytes,3,opt,name=offline,proto3" json:"offline,omitempty"` // how much longer while KMS cannot be reached
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusResponse_DataKeys) Reset() {
+	*x = StatusResponse_DataKeys{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusResponse_DataKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusResponse_DataKeys) ProtoMessage() {}
+
+func (x *StatusResponse_DataKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusResponse_DataKeys.ProtoReflect.Descriptor instead.
+func (*StatusResponse_DataKeys) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 3}
+}
+
+func (x *StatusResponse_DataKeys) GetCached() uint32 {
+	if x != nil {
+		return x.Cached
+	}
+	return 0
+}
+
+func (x *StatusResponse_DataKeys) GetRevocationLag() *durationpb.Duration {
+	if x != nil {
+		return x.RevocationLag
+	}
+	return nil
+}
+
+func (x *StatusResponse_DataKeys) GetOffline() *durationpb.Duration {
+	if x != nil {
+		return x.Offline
+	}
+	return nil
+}
+
 type StatusResponse_Expiry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -2142,7 +2212,7 @@ type StatusResponse_Expiry struct {
 
 func (x *StatusResponse_Expiry) Reset() {
 	*x = StatusResponse_Expiry{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2154,7 +2224,7 @@ func (x *StatusResponse_Expiry) String() string {
 func (*StatusResponse_Expiry) ProtoMessage() {}
 
 func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2237,7 @@ func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Expiry.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Expiry) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 3}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 4}
 }
 
 func (x *StatusResponse_Expiry) GetKey() string {
@@ -2353,7 +2423,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\vVendorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x0f\n" +
-	"\rStatusRequest\"\xe4\t\n" +
+	"\rStatusRequest\"\xc4\v\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2370,7 +2440,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\rother_regions\x18\t \x03(\v2%.kmsbroker.v1.StatusResponse.EndpointR\fotherRegions\x121\n" +
 	"\x14evidence_fingerprint\x18\n" +
 	" \x01(\tR\x13evidenceFingerprint\x12?\n" +
-	"\bexpiring\x18\v \x03(\v2#.kmsbroker.v1.StatusResponse.ExpiryR\bexpiring\x1a\x92\x01\n" +
+	"\bexpiring\x18\v \x03(\v2#.kmsbroker.v1.StatusResponse.ExpiryR\bexpiring\x12B\n" +
+	"\tdata_keys\x18\f \x01(\v2%.kmsbroker.v1.StatusResponse.DataKeysR\bdataKeys\x1a\x92\x01\n" +
 	"\bEndpoint\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -2385,7 +2456,11 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x05Audit\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\x1a\xa0\x02\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x1a\x99\x01\n" +
+	"\bDataKeys\x12\x16\n" +
+	"\x06cached\x18\x01 \x01(\rR\x06cached\x12@\n" +
+	"\x0erevocation_lag\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rrevocationLag\x123\n" +
+	"\aoffline\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoffline\x1a\xa0\x02\n" +
 	"\x06Expiry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x16\n" +
@@ -2450,7 +2525,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*AppKey)(nil),                           // 0: kmsbroker.v1.AppKey
 	(*IssueAppKeyRequest)(nil),               // 1: kmsbroker.v1.IssueAppKeyRequest
@@ -2487,32 +2562,33 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*StatusResponse_Endpoint)(nil),          // 32: kmsbroker.v1.StatusResponse.Endpoint
 	(*StatusResponse_Address)(nil),           // 33: kmsbroker.v1.StatusResponse.Address
 	(*StatusResponse_Audit)(nil),             // 34: kmsbroker.v1.StatusResponse.Audit
-	(*StatusResponse_Expiry)(nil),            // 35: kmsbroker.v1.StatusResponse.Expiry
-	(*timestamppb.Timestamp)(nil),            // 36: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),                 // 37: kmsbroker.v1.UnfinishedImport
-	(*durationpb.Duration)(nil),              // 38: google.protobuf.Duration
-	(*ImportKeyRequest)(nil),                 // 39: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),                   // 40: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),               // 41: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                       // 42: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),                 // 43: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),                  // 44: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),                  // 45: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                           // 46: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil),       // 47: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),                // 48: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),                    // 49: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),            // 50: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                      // 51: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),                  // 52: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),                // 53: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                              // 54: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),                 // 55: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),               // 56: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),              // 57: kmsbroker.v1.KeyEvidenceResponse
+	(*StatusResponse_DataKeys)(nil),          // 35: kmsbroker.v1.StatusResponse.DataKeys
+	(*StatusResponse_Expiry)(nil),            // 36: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),            // 37: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),                 // 38: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),              // 39: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),                 // 40: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),                   // 41: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),               // 42: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                       // 43: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),                 // 44: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),                  // 45: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),                  // 46: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                           // 47: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil),       // 48: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),                // 49: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),                    // 50: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),            // 51: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                      // 52: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),                  // 53: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),                // 54: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                              // 55: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),                 // 56: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),               // 57: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),              // 58: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	36, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
+	37, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: kmsbroker.v1.IssueAppKeyResponse.key:type_name -> kmsbroker.v1.AppKey
 	0,  // 2: kmsbroker.v1.ListAppKeysResponse.keys:type_name -> kmsbroker.v1.AppKey
 	25, // 3: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
@@ -2523,94 +2599,97 @@ var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
 	30, // 8: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
 	22, // 9: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
 	31, // 10: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
-	36, // 11: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	37, // 11: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	32, // 12: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
 	13, // 13: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	37, // 14: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	38, // 14: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
 	34, // 15: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
 	32, // 16: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	35, // 17: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
-	29, // 18: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
-	33, // 19: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	36, // 20: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	36, // 21: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
-	38, // 22: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
-	36, // 23: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
-	23, // 24: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	39, // 25: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	39, // 26: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	39, // 27: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	40, // 28: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	41, // 29: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	42, // 30: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	43, // 31: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	44, // 32: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	42, // 33: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	42, // 34: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	45, // 35: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	42, // 36: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	46, // 37: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	42, // 38: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	46, // 39: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	46, // 40: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	46, // 41: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	47, // 42: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	46, // 43: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	48, // 44: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	49, // 45: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	50, // 46: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	10, // 47: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	12, // 48: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	20, // 49: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	14, // 50: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	16, // 51: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	18, // 52: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	19, // 53: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	1,  // 54: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
-	3,  // 55: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
-	5,  // 56: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
-	6,  // 57: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
-	8,  // 58: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
-	24, // 59: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	51, // 60: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	51, // 61: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	51, // 62: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	52, // 63: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	51, // 64: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	37, // 65: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	53, // 66: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	54, // 67: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	54, // 68: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	54, // 69: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	55, // 70: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	54, // 71: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	56, // 72: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	57, // 73: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	54, // 74: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	54, // 75: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	54, // 76: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	54, // 77: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	54, // 78: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	54, // 79: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	54, // 80: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	54, // 81: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	11, // 82: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	13, // 83: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	21, // 84: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	15, // 85: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	17, // 86: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	13, // 87: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	13, // 88: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	2,  // 89: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
-	4,  // 90: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	4,  // 91: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	7,  // 92: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
-	9,  // 93: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
-	59, // [59:94] is the sub-list for method output_type
-	24, // [24:59] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	36, // 17: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	35, // 18: kmsbroker.v1.StatusResponse.data_keys:type_name -> kmsbroker.v1.StatusResponse.DataKeys
+	29, // 19: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
+	33, // 20: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	37, // 21: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	39, // 22: kmsbroker.v1.StatusResponse.DataKeys.revocation_lag:type_name -> google.protobuf.Duration
+	39, // 23: kmsbroker.v1.StatusResponse.DataKeys.offline:type_name -> google.protobuf.Duration
+	37, // 24: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	39, // 25: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	37, // 26: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	23, // 27: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	40, // 28: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	40, // 29: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	40, // 30: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	41, // 31: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	42, // 32: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	43, // 33: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	44, // 34: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	45, // 35: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	43, // 36: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	43, // 37: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	46, // 38: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	43, // 39: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	47, // 40: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	43, // 41: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	47, // 42: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	47, // 43: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	47, // 44: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	48, // 45: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	47, // 46: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	49, // 47: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	50, // 48: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	51, // 49: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	10, // 50: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	12, // 51: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	20, // 52: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	14, // 53: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	16, // 54: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	18, // 55: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	19, // 56: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	1,  // 57: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
+	3,  // 58: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
+	5,  // 59: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
+	6,  // 60: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
+	8,  // 61: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
+	24, // 62: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	52, // 63: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	52, // 64: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	52, // 65: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	53, // 66: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	52, // 67: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	38, // 68: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	54, // 69: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	55, // 70: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	55, // 71: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	55, // 72: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	56, // 73: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	55, // 74: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	57, // 75: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	58, // 76: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	55, // 77: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	55, // 78: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	55, // 79: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	55, // 80: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	55, // 81: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	55, // 82: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	55, // 83: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	55, // 84: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	11, // 85: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	13, // 86: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	21, // 87: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	15, // 88: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	17, // 89: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	13, // 90: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	13, // 91: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	2,  // 92: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
+	4,  // 93: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	4,  // 94: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	7,  // 95: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
+	9,  // 96: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
+	62, // [62:97] is the sub-list for method output_type
+	27, // [27:62] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -2630,7 +2709,7 @@ func file_api_kmsbroker_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1749,7 +1749,7 @@ var File_api_kmsbroker_v1_crypto_proto protoreflect.FileDescriptor
 
 const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\n" +
-	"\x1dapi/kmsbroker/v1/crypto.proto\x12\fkmsbroker.v1\"\x82\x01\n" +
+	"\x1dapi/kmsbroker/v1/crypto.proto\x12\fkmsbroker.v1\x1a\x1fapi/kmsbroker/v1/envelope.proto\"\x82\x01\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
@@ -1883,7 +1883,7 @@ const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\aregions\x18\x03 \x03(\tR\aregions\x12K\n" +
 	"\n" +
 	"operations\x18\x04 \x03(\v2+.kmsbroker.v1.ListOwnKeysResponse.OperationR\n" +
-	"operations2\xc5\b\n" +
+	"operations2\x80\v\n" +
 	"\x06Crypto\x12F\n" +
 	"\aEncrypt\x12\x1c.kmsbroker.v1.EncryptRequest\x1a\x1d.kmsbroker.v1.EncryptResponse\x12F\n" +
 	"\aDecrypt\x12\x1c.kmsbroker.v1.DecryptRequest\x1a\x1d.kmsbroker.v1.DecryptResponse\x12L\n" +
@@ -1894,7 +1894,11 @@ const file_api_kmsbroker_v1_crypto_proto_rawDesc = "" +
 	"\fDecryptBatch\x12!.kmsbroker.v1.DecryptBatchRequest\x1a\".kmsbroker.v1.DecryptBatchResponse\x12[\n" +
 	"\x0eReEncryptBatch\x12#.kmsbroker.v1.ReEncryptBatchRequest\x1a$.kmsbroker.v1.ReEncryptBatchResponse\x12m\n" +
 	"\x14GenerateDataKeyBatch\x12).kmsbroker.v1.GenerateDataKeyBatchRequest\x1a*.kmsbroker.v1.GenerateDataKeyBatchResponse\x12}\n" +
-	"$GenerateDataKeyWithoutPlaintextBatch\x12).kmsbroker.v1.GenerateDataKeyBatchRequest\x1a*.kmsbroker.v1.GenerateDataKeyBatchResponse\x12C\n" +
+	"$GenerateDataKeyWithoutPlaintextBatch\x12).kmsbroker.v1.GenerateDataKeyBatchRequest\x1a*.kmsbroker.v1.GenerateDataKeyBatchResponse\x12=\n" +
+	"\x04Seal\x12\x19.kmsbroker.v1.SealRequest\x1a\x1a.kmsbroker.v1.SealResponse\x12=\n" +
+	"\x04Open\x12\x19.kmsbroker.v1.OpenRequest\x1a\x1a.kmsbroker.v1.OpenResponse\x12a\n" +
+	"\x10CreateMessageKey\x12%.kmsbroker.v1.CreateMessageKeyRequest\x1a&.kmsbroker.v1.CreateMessageKeyResponse\x12X\n" +
+	"\rGetMessageKey\x12\".kmsbroker.v1.GetMessageKeyRequest\x1a#.kmsbroker.v1.GetMessageKeyResponse\x12C\n" +
 	"\x06WhoAmI\x12\x1b.kmsbroker.v1.WhoAmIRequest\x1a\x1c.kmsbroker.v1.WhoAmIResponse\x12O\n" +
 	"\bListKeys\x12 .kmsbroker.v1.ListOwnKeysRequest\x1a!.kmsbroker.v1.ListOwnKeysResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
@@ -1945,6 +1949,14 @@ var file_api_kmsbroker_v1_crypto_proto_goTypes = []any{
 	(*ListOwnKeysResponse_Operation)(nil),     // 30: kmsbroker.v1.ListOwnKeysResponse.Operation
 	(*ListOwnKeysResponse_Key)(nil),           // 31: kmsbroker.v1.ListOwnKeysResponse.Key
 	nil,                                       // 32: kmsbroker.v1.ListOwnKeysResponse.Operation.RequiredContextEntry
+	(*SealRequest)(nil),                       // 33: kmsbroker.v1.SealRequest
+	(*OpenRequest)(nil),                       // 34: kmsbroker.v1.OpenRequest
+	(*CreateMessageKeyRequest)(nil),           // 35: kmsbroker.v1.CreateMessageKeyRequest
+	(*GetMessageKeyRequest)(nil),              // 36: kmsbroker.v1.GetMessageKeyRequest
+	(*SealResponse)(nil),                      // 37: kmsbroker.v1.SealResponse
+	(*OpenResponse)(nil),                      // 38: kmsbroker.v1.OpenResponse
+	(*CreateMessageKeyResponse)(nil),          // 39: kmsbroker.v1.CreateMessageKeyResponse
+	(*GetMessageKeyResponse)(nil),             // 40: kmsbroker.v1.GetMessageKeyResponse
 }
 var file_api_kmsbroker_v1_crypto_proto_depIdxs = []int32{
 	21, // 0: kmsbroker.v1.EncryptRequest.encryption_context:type_name -> kmsbroker.v1.EncryptRequest.EncryptionContextEntry
@@ -1981,22 +1993,30 @@ var file_api_kmsbroker_v1_crypto_proto_depIdxs = []int32{
 	13, // 31: kmsbroker.v1.Crypto.ReEncryptBatch:input_type -> kmsbroker.v1.ReEncryptBatchRequest
 	15, // 32: kmsbroker.v1.Crypto.GenerateDataKeyBatch:input_type -> kmsbroker.v1.GenerateDataKeyBatchRequest
 	15, // 33: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintextBatch:input_type -> kmsbroker.v1.GenerateDataKeyBatchRequest
-	17, // 34: kmsbroker.v1.Crypto.WhoAmI:input_type -> kmsbroker.v1.WhoAmIRequest
-	19, // 35: kmsbroker.v1.Crypto.ListKeys:input_type -> kmsbroker.v1.ListOwnKeysRequest
-	2,  // 36: kmsbroker.v1.Crypto.Encrypt:output_type -> kmsbroker.v1.EncryptResponse
-	4,  // 37: kmsbroker.v1.Crypto.Decrypt:output_type -> kmsbroker.v1.DecryptResponse
-	6,  // 38: kmsbroker.v1.Crypto.ReEncrypt:output_type -> kmsbroker.v1.ReEncryptResponse
-	8,  // 39: kmsbroker.v1.Crypto.GenerateDataKey:output_type -> kmsbroker.v1.GenerateDataKeyResponse
-	8,  // 40: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:output_type -> kmsbroker.v1.GenerateDataKeyResponse
-	10, // 41: kmsbroker.v1.Crypto.EncryptBatch:output_type -> kmsbroker.v1.EncryptBatchResponse
-	12, // 42: kmsbroker.v1.Crypto.DecryptBatch:output_type -> kmsbroker.v1.DecryptBatchResponse
-	14, // 43: kmsbroker.v1.Crypto.ReEncryptBatch:output_type -> kmsbroker.v1.ReEncryptBatchResponse
-	16, // 44: kmsbroker.v1.Crypto.GenerateDataKeyBatch:output_type -> kmsbroker.v1.GenerateDataKeyBatchResponse
-	16, // 45: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintextBatch:output_type -> kmsbroker.v1.GenerateDataKeyBatchResponse
-	18, // 46: kmsbroker.v1.Crypto.WhoAmI:output_type -> kmsbroker.v1.WhoAmIResponse
-	20, // 47: kmsbroker.v1.Crypto.ListKeys:output_type -> kmsbroker.v1.ListOwnKeysResponse
-	36, // [36:48] is the sub-list for method output_type
-	24, // [24:36] is the sub-list for method input_type
+	33, // 34: kmsbroker.v1.Crypto.Seal:input_type -> kmsbroker.v1.SealRequest
+	34, // 35: kmsbroker.v1.Crypto.Open:input_type -> kmsbroker.v1.OpenRequest
+	35, // 36: kmsbroker.v1.Crypto.CreateMessageKey:input_type -> kmsbroker.v1.CreateMessageKeyRequest
+	36, // 37: kmsbroker.v1.Crypto.GetMessageKey:input_type -> kmsbroker.v1.GetMessageKeyRequest
+	17, // 38: kmsbroker.v1.Crypto.WhoAmI:input_type -> kmsbroker.v1.WhoAmIRequest
+	19, // 39: kmsbroker.v1.Crypto.ListKeys:input_type -> kmsbroker.v1.ListOwnKeysRequest
+	2,  // 40: kmsbroker.v1.Crypto.Encrypt:output_type -> kmsbroker.v1.EncryptResponse
+	4,  // 41: kmsbroker.v1.Crypto.Decrypt:output_type -> kmsbroker.v1.DecryptResponse
+	6,  // 42: kmsbroker.v1.Crypto.ReEncrypt:output_type -> kmsbroker.v1.ReEncryptResponse
+	8,  // 43: kmsbroker.v1.Crypto.GenerateDataKey:output_type -> kmsbroker.v1.GenerateDataKeyResponse
+	8,  // 44: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintext:output_type -> kmsbroker.v1.GenerateDataKeyResponse
+	10, // 45: kmsbroker.v1.Crypto.EncryptBatch:output_type -> kmsbroker.v1.EncryptBatchResponse
+	12, // 46: kmsbroker.v1.Crypto.DecryptBatch:output_type -> kmsbroker.v1.DecryptBatchResponse
+	14, // 47: kmsbroker.v1.Crypto.ReEncryptBatch:output_type -> kmsbroker.v1.ReEncryptBatchResponse
+	16, // 48: kmsbroker.v1.Crypto.GenerateDataKeyBatch:output_type -> kmsbroker.v1.GenerateDataKeyBatchResponse
+	16, // 49: kmsbroker.v1.Crypto.GenerateDataKeyWithoutPlaintextBatch:output_type -> kmsbroker.v1.GenerateDataKeyBatchResponse
+	37, // 50: kmsbroker.v1.Crypto.Seal:output_type -> kmsbroker.v1.SealResponse
+	38, // 51: kmsbroker.v1.Crypto.Open:output_type -> kmsbroker.v1.OpenResponse
+	39, // 52: kmsbroker.v1.Crypto.CreateMessageKey:output_type -> kmsbroker.v1.CreateMessageKeyResponse
+	40, // 53: kmsbroker.v1.Crypto.GetMessageKey:output_type -> kmsbroker.v1.GetMessageKeyResponse
+	18, // 54: kmsbroker.v1.Crypto.WhoAmI:output_type -> kmsbroker.v1.WhoAmIResponse
+	20, // 55: kmsbroker.v1.Crypto.ListKeys:output_type -> kmsbroker.v1.ListOwnKeysResponse
+	40, // [40:56] is the sub-list for method output_type
+	24, // [24:40] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -2007,6 +2027,7 @@ func file_api_kmsbroker_v1_crypto_proto_init() {
 	if File_api_kmsbroker_v1_crypto_proto != nil {
 		return
 	}
+	file_api_kmsbroker_v1_envelope_proto_init()
 	file_api_kmsbroker_v1_crypto_proto_msgTypes[26].OneofWrappers = []any{
 		(*EncryptBatchResponse_Item_Done)(nil),
 		(*EncryptBatchResponse_Item_Failed)(nil),

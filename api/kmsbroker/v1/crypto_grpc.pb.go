@@ -38,6 +38,10 @@ const (
 	Crypto_ReEncryptBatch_FullMethodName                       = "/kmsbroker.v1.Crypto/ReEncryptBatch"
 	Crypto_GenerateDataKeyBatch_FullMethodName                 = "/kmsbroker.v1.Crypto/GenerateDataKeyBatch"
 	Crypto_GenerateDataKeyWithoutPlaintextBatch_FullMethodName = "/kmsbroker.v1.Crypto/GenerateDataKeyWithoutPlaintextBatch"
+	Crypto_Seal_FullMethodName                                 = "/kmsbroker.v1.Crypto/Seal"
+	Crypto_Open_FullMethodName                                 = "/kmsbroker.v1.Crypto/Open"
+	Crypto_CreateMessageKey_FullMethodName                     = "/kmsbroker.v1.Crypto/CreateMessageKey"
+	Crypto_GetMessageKey_FullMethodName                        = "/kmsbroker.v1.Crypto/GetMessageKey"
 	Crypto_WhoAmI_FullMethodName                               = "/kmsbroker.v1.Crypto/WhoAmI"
 	Crypto_ListKeys_FullMethodName                             = "/kmsbroker.v1.Crypto/ListKeys"
 )
@@ -66,6 +70,14 @@ type CryptoClient interface {
 	ReEncryptBatch(ctx context.Context, in *ReEncryptBatchRequest, opts ...grpc.CallOption) (*ReEncryptBatchResponse, error)
 	GenerateDataKeyBatch(ctx context.Context, in *GenerateDataKeyBatchRequest, opts ...grpc.CallOption) (*GenerateDataKeyBatchResponse, error)
 	GenerateDataKeyWithoutPlaintextBatch(ctx context.Context, in *GenerateDataKeyBatchRequest, opts ...grpc.CallOption) (*GenerateDataKeyBatchResponse, error)
+	// Seal makes an envelope of up to 64 KiB of plaintext, and Open opens one.
+	Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (*SealResponse, error)
+	Open(ctx context.Context, in *OpenRequest, opts ...grpc.CallOption) (*OpenResponse, error)
+	// CreateMessageKey returns the header of a new envelope and the key of that one
+	// message, for the caller to seal the rest by itself.
+	CreateMessageKey(ctx context.Context, in *CreateMessageKeyRequest, opts ...grpc.CallOption) (*CreateMessageKeyResponse, error)
+	// GetMessageKey returns the key of a message, given its header.
+	GetMessageKey(ctx context.Context, in *GetMessageKeyRequest, opts ...grpc.CallOption) (*GetMessageKeyResponse, error)
 	// WhoAmI says who the caller is in the eyes of the daemon, and so to whom a grant
 	// would have to be.
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
@@ -181,6 +193,46 @@ func (c *cryptoClient) GenerateDataKeyWithoutPlaintextBatch(ctx context.Context,
 	return out, nil
 }
 
+func (c *cryptoClient) Seal(ctx context.Context, in *SealRequest, opts ...grpc.CallOption) (*SealResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SealResponse)
+	err := c.cc.Invoke(ctx, Crypto_Seal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) Open(ctx context.Context, in *OpenRequest, opts ...grpc.CallOption) (*OpenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OpenResponse)
+	err := c.cc.Invoke(ctx, Crypto_Open_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) CreateMessageKey(ctx context.Context, in *CreateMessageKeyRequest, opts ...grpc.CallOption) (*CreateMessageKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateMessageKeyResponse)
+	err := c.cc.Invoke(ctx, Crypto_CreateMessageKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *cryptoClient) GetMessageKey(ctx context.Context, in *GetMessageKeyRequest, opts ...grpc.CallOption) (*GetMessageKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMessageKeyResponse)
+	err := c.cc.Invoke(ctx, Crypto_GetMessageKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *cryptoClient) WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WhoAmIResponse)
@@ -225,6 +277,14 @@ type CryptoServer interface {
 	ReEncryptBatch(context.Context, *ReEncryptBatchRequest) (*ReEncryptBatchResponse, error)
 	GenerateDataKeyBatch(context.Context, *GenerateDataKeyBatchRequest) (*GenerateDataKeyBatchResponse, error)
 	GenerateDataKeyWithoutPlaintextBatch(context.Context, *GenerateDataKeyBatchRequest) (*GenerateDataKeyBatchResponse, error)
+	// Seal makes an envelope of up to 64 KiB of plaintext, and Open opens one.
+	Seal(context.Context, *SealRequest) (*SealResponse, error)
+	Open(context.Context, *OpenRequest) (*OpenResponse, error)
+	// CreateMessageKey returns the header of a new envelope and the key of that one
+	// message, for the caller to seal the rest by itself.
+	CreateMessageKey(context.Context, *CreateMessageKeyRequest) (*CreateMessageKeyResponse, error)
+	// GetMessageKey returns the key of a message, given its header.
+	GetMessageKey(context.Context, *GetMessageKeyRequest) (*GetMessageKeyResponse, error)
 	// WhoAmI says who the caller is in the eyes of the daemon, and so to whom a grant
 	// would have to be.
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
@@ -269,6 +329,18 @@ func (UnimplementedCryptoServer) GenerateDataKeyBatch(context.Context, *Generate
 }
 func (UnimplementedCryptoServer) GenerateDataKeyWithoutPlaintextBatch(context.Context, *GenerateDataKeyBatchRequest) (*GenerateDataKeyBatchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GenerateDataKeyWithoutPlaintextBatch not implemented")
+}
+func (UnimplementedCryptoServer) Seal(context.Context, *SealRequest) (*SealResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Seal not implemented")
+}
+func (UnimplementedCryptoServer) Open(context.Context, *OpenRequest) (*OpenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Open not implemented")
+}
+func (UnimplementedCryptoServer) CreateMessageKey(context.Context, *CreateMessageKeyRequest) (*CreateMessageKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateMessageKey not implemented")
+}
+func (UnimplementedCryptoServer) GetMessageKey(context.Context, *GetMessageKeyRequest) (*GetMessageKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMessageKey not implemented")
 }
 func (UnimplementedCryptoServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WhoAmI not implemented")
@@ -477,6 +549,78 @@ func _Crypto_GenerateDataKeyWithoutPlaintextBatch_Handler(srv interface{}, ctx c
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Crypto_Seal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SealRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).Seal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_Seal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).Seal(ctx, req.(*SealRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_Open_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OpenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).Open(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_Open_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).Open(ctx, req.(*OpenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_CreateMessageKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateMessageKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).CreateMessageKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_CreateMessageKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).CreateMessageKey(ctx, req.(*CreateMessageKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Crypto_GetMessageKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMessageKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CryptoServer).GetMessageKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Crypto_GetMessageKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CryptoServer).GetMessageKey(ctx, req.(*GetMessageKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Crypto_WhoAmI_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WhoAmIRequest)
 	if err := dec(in); err != nil {
@@ -559,6 +703,22 @@ var Crypto_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GenerateDataKeyWithoutPlaintextBatch",
 			Handler:    _Crypto_GenerateDataKeyWithoutPlaintextBatch_Handler,
+		},
+		{
+			MethodName: "Seal",
+			Handler:    _Crypto_Seal_Handler,
+		},
+		{
+			MethodName: "Open",
+			Handler:    _Crypto_Open_Handler,
+		},
+		{
+			MethodName: "CreateMessageKey",
+			Handler:    _Crypto_CreateMessageKey_Handler,
+		},
+		{
+			MethodName: "GetMessageKey",
+			Handler:    _Crypto_GetMessageKey_Handler,
 		},
 		{
 			MethodName: "WhoAmI",

@@ -74,6 +74,9 @@ func statusMessage(s broker.Status) *v1.StatusResponse {
 		Audit: &v1.StatusResponse_Audit{Records: s.AuditSeq, Head: s.AuditHead},
 	}
 	m.EvidenceFingerprint = s.EvidenceFingerprint
+	m.DataKeys = &v1.StatusResponse_DataKeys{
+		Cached: uint32(s.DataKeys.Keys), RevocationLag: durationpb.New(s.DataKeys.Age), Offline: durationpb.New(s.DataKeys.Offline),
+	}
 	for _, r := range s.Regions {
 		endpoint := &v1.StatusResponse_Endpoint{Url: r.URL, Region: r.Region, Genuine: r.Genuine}
 		for _, a := range r.Addresses {
