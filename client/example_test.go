@@ -1,10 +1,12 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -96,4 +98,25 @@ func ExampleClient_ListKeys() {
 	// Output:
 	// encrypt with payments map[]
 	// decrypt with payments map[tenant:a]
+}
+
+// A message of any length is encrypted here, and seldom needs KMS.
+func ExampleClient_SealStream() {
+	c, err := client.New(socket)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	ctx, purpose := context.Background(), map[string]string{"purpose": "backup"}
+
+	var message, back bytes.Buffer // files, as a rule
+	backup := strings.NewReader(strings.Repeat("all work and no play ", 100_000))
+	if err := c.SealStream(ctx, "payments", &message, backup, purpose); err != nil {
+		log.Fatal(err)
+	}
+	if err := c.OpenStream(ctx, &back, &message, purpose); err != nil {
+		log.Fatal(err) // what is in back may not be all: throw it away
+	}
+	fmt.Println(back.Len(), "bytes")
+	// Output: 2100000 bytes
 }

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
+	"github.com/kmsbroker/kmsbroker/envelope"
 )
 
 // fake is a daemon that encrypts by reversing the bytes.
@@ -24,6 +26,8 @@ type fake struct {
 	v1.UnimplementedCryptoServer
 	calls   atomic.Int64
 	largest atomic.Int64 // batch, in items
+	whole   atomic.Int64 // messages that the daemon sealed or opened
+	size    atomic.Uint64
 }
 
 func reverse(in []byte) []byte {
@@ -74,6 +78,64 @@ func (f *fake) ListKeys(context.Context, *v1.ListOwnKeysRequest) (*v1.ListOwnKey
 		Name: "payments", Region: "cn-hangzhou", Regions: []string{"cn-hangzhou"},
 		Operations: []*v1.ListOwnKeysResponse_Operation{{Name: "encrypt"}, {Name: "decrypt", RequiredContext: map[string]string{"tenant": "a"}}},
 	}}}, nil
+}
+
+// dataKey is the one of all messages.
+var dataKey = bytes.Repeat([]byte{47}, envelope.KeySize)
+
+func (f *fake) create(key string, regions []string, encryptionContext map[string]string) (*envelope.Message, error) {
+	f.calls.Add(1)
+	if len(regions) == 0 {
+		regions = []string{"cn-hangzhou", "cn-shanghai"}
+	}
+	wrapped := make([]envelope.WrappedKey, len(regions))
+	for i, region := range regions {
+		wrapped[i] = envelope.WrappedKey{Region: region, KeyID: "key-1", CiphertextBlob: "YmxvYg=="}
+	}
+	return envelope.New(key, wrapped, dataKey, encryptionContext)
+}
+
+func (f *fake) CreateMessageKey(_ context.Context, req *v1.CreateMessageKeyRequest) (*v1.CreateMessageKeyResponse, error) {
+	f.size.Store(req.GetSize())
+	m, err := f.create(req.GetKey(), req.GetRegions(), req.GetEncryptionContext())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.CreateMessageKeyResponse{Header: m.Header(), MessageKey: m.Key()}, nil
+}
+
+// GetMessageKey believes every header, as a daemon does not.
+func (f *fake) GetMessageKey(_ context.Context, req *v1.GetMessageKeyRequest) (*v1.GetMessageKeyResponse, error) {
+	f.calls.Add(1)
+	m, err := envelope.WithDataKey(req.GetHeader(), dataKey, req.GetEncryptionContext())
+	if err != nil {
+		return &v1.GetMessageKeyResponse{Key: "payments", MessageKey: dataKey}, nil
+	}
+	return &v1.GetMessageKeyResponse{Key: "payments", MessageKey: m.Key()}, nil
+}
+
+func (f *fake) Seal(_ context.Context, req *v1.SealRequest) (*v1.SealResponse, error) {
+	f.whole.Add(1)
+	m, err := f.create(req.GetKey(), req.GetRegions(), req.GetEncryptionContext())
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := m.Seal(req.GetPlaintext())
+	return &v1.SealResponse{Message: sealed}, err
+}
+
+func (f *fake) Open(_ context.Context, req *v1.OpenRequest) (*v1.OpenResponse, error) {
+	f.whole.Add(1)
+	header, segments, err := envelope.Split(req.GetMessage())
+	if err != nil {
+		return nil, err
+	}
+	m, err := envelope.WithDataKey(header, dataKey, req.GetEncryptionContext())
+	if err != nil {
+		return nil, err
+	}
+	plaintext, err := m.Open(segments)
+	return &v1.OpenResponse{Key: "payments", Plaintext: plaintext}, err
 }
 
 // serve answers on a socket until stop is called.
