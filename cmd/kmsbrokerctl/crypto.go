@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,23 +18,37 @@ const maxInput = 32 << 10
 
 // cryptoFlags are common to encrypt and decrypt.
 type cryptoFlags struct {
-	key, region, in, out string
-	context              []string
+	key, in, out     string
+	regions, context []string
+	envelope         bool
 }
 
 func (f *cryptoFlags) add(cmd *cobra.Command, keyUsage string) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.key, "key", "", keyUsage)
-	flags.StringVar(&f.region, "region", "", "region of the CMK (default: the key's home region)")
+	flags.StringArrayVar(&f.regions, "region", nil, "region of the CMK (default: the key's home region)")
 	flags.StringVar(&f.in, "in", "", "file to read (default: standard input)")
 	flags.StringVar(&f.out, "out", "", "file to write (default: standard output)")
 	flags.StringArrayVar(&f.context, "context", nil, "entry of the encryption context, NAME=VALUE; may be repeated")
+}
+
+// addEnvelope is for those that also do messages of any length.
+func (f *cryptoFlags) addEnvelope(cmd *cobra.Command, usage string) {
+	cmd.Flags().BoolVar(&f.envelope, "envelope", false, usage)
 }
 
 // standardStream as a file name means standard input or output.
 const standardStream = "-"
 
 func (f *cryptoFlags) toStdout() bool { return f.out == "" || f.out == standardStream }
+
+// region is the one that was named, "" if there is none.
+func (f *cryptoFlags) region() (string, error) {
+	if len(f.regions) > 1 {
+		return "", usagef("--region can be repeated only to seal an envelope")
+	}
+	return strings.Join(f.regions, ""), nil
+}
 
 func (f *cryptoFlags) encryptionContext() (map[string]string, error) { return parseContext(f.context) }
 
@@ -57,12 +68,19 @@ func parseContext(list []string) (map[string]string, error) {
 func (c *ctl) encryptCommand() *cobra.Command {
 	var f cryptoFlags
 	cmd := &cobra.Command{
-		Use: "encrypt --key NAME", Short: "Encrypt up to 6144 bytes with a key", Args: cobra.NoArgs,
+		Use: "encrypt --key NAME", Short: "Encrypt up to 6144 bytes with a key, or with --envelope any length", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.key == "" {
 				return usagef("--key is missing: which key shall encrypt?")
 			}
 			encryptionContext, err := f.encryptionContext()
+			if err != nil {
+				return err
+			}
+			if f.envelope {
+				return c.seal(cmd.Context(), &f, encryptionContext)
+			}
+			region, err := f.region()
 			if err != nil {
 				return err
 			}
@@ -72,7 +90,7 @@ func (c *ctl) encryptCommand() *cobra.Command {
 			}
 			defer clear(plaintext)
 			return c.application(func(app *client.Client) error {
-				sealed, err := app.In(f.region).Encrypt(cmd.Context(), f.key, plaintext, encryptionContext)
+				sealed, err := app.In(region).Encrypt(cmd.Context(), f.key, plaintext, encryptionContext)
 				if err != nil {
 					return err
 				}
@@ -86,6 +104,7 @@ func (c *ctl) encryptCommand() *cobra.Command {
 		},
 	}
 	f.add(cmd, "name of the key (required)")
+	f.addEnvelope(cmd, "encrypt on this machine, to a message of any length; --region may be repeated (default: all regions of the key)")
 	return cmd
 }
 
@@ -98,12 +117,19 @@ func (c *ctl) decryptCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			region, err := f.region()
+			if err != nil {
+				return err
+			}
+			if f.envelope {
+				return c.open(cmd.Context(), &f, region, encryptionContext)
+			}
 			blob, err := c.read(f.in)
 			if err != nil {
 				return err
 			}
 			return c.application(func(app *client.Client) error {
-				opened, err := app.In(f.region).DecryptWith(cmd.Context(), f.key, strings.TrimSpace(string(blob)), encryptionContext)
+				opened, err := app.In(region).DecryptWith(cmd.Context(), f.key, strings.TrimSpace(string(blob)), encryptionContext)
 				if err != nil {
 					return err
 				}
@@ -118,6 +144,7 @@ func (c *ctl) decryptCommand() *cobra.Command {
 		},
 	}
 	f.add(cmd, "refuse unless this key encrypted it")
+	f.addEnvelope(cmd, "open what encrypt --envelope made")
 	return cmd
 }
 
@@ -146,63 +173,9 @@ func (c *ctl) read(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read the input: %w", err)
 	}
 	if len(data) > maxInput {
-		return nil, fmt.Errorf("the input is longer than %d bytes; KMS encrypts at most 6144 bytes at once", maxInput)
+		return nil, fmt.Errorf("the input is longer than %d bytes; KMS encrypts at most 6144 bytes at once, use --envelope", maxInput)
 	}
 	return data, nil
-}
-
-// write puts data into a file, whole or not at all. A new file can be read by
-// its owner alone, one that is there keeps its mode, and what is no regular file,
-// such as a FIFO, is written to and stays what it is.
-func (c *ctl) write(path string, data []byte) error {
-	if path == "" || path == standardStream {
-		_, err := c.stdout.Write(data)
-		return err
-	}
-	mode := os.FileMode(0o600)
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		info, err := os.Stat(target)
-		if err != nil {
-			return err
-		}
-		if !info.Mode().IsRegular() {
-			return writeInto(target, data)
-		}
-		path, mode = target, info.Mode().Perm()
-	}
-	if err := replace(path, data, mode); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
-func writeInto(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
-}
-
-// replace writes a file beside path and renames it over path.
-func replace(path string, data []byte, mode os.FileMode) error {
-	return replaceWith(path, bytes.NewReader(data), mode)
-}
-
-func replaceWith(path string, data io.Reader, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".kmsbrokerctl-")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }
 
 func (c *ctl) writeFields(fields map[string]any) error {

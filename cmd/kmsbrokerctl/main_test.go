@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -57,8 +58,8 @@ func TestFilesAreWrittenWhole(t *testing.T) {
 	if err := c.write(dir+"/busy", []byte("secret")); err == nil {
 		t.Error("a directory was overwritten")
 	}
-	if err := replace(dir+"/busy", []byte("secret"), 0o600); err == nil {
-		t.Error("a directory was replaced")
+	if out, err := replacing(dir+"/busy", 0o600); err != nil || out.whole(strings.NewReader("secret")) == nil {
+		t.Errorf("a directory was replaced, %v", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 		t.Errorf("left behind: %v, %v", entries, err)

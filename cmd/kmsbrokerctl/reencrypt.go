@@ -46,11 +46,15 @@ command continues after an interruption; the output appears when it is whole.`,
 			if err != nil {
 				return err
 			}
+			region, err := f.region()
+			if err != nil {
+				return err
+			}
 			return c.application(func(app *client.Client) error {
-				to := app.In(f.region)
+				to := app.In(region)
 				r := reencryption{
 					in: f.in, out: f.out, progress: c.stderr, live: isTerminal(c.stderr),
-					job: fmt.Sprintf("%q %q %q %q", f.key, f.region, from, encryptionContext),
+					job: fmt.Sprintf("%q %q %q %q", f.key, region, from, encryptionContext),
 					move: func(blob string) (*client.ReEncrypted, error) {
 						return to.ReEncrypt(cmd.Context(), app.In(from), f.key, blob, encryptionContext)
 					},
@@ -262,8 +266,12 @@ func (r *reencryption) finish(partial *os.File) error {
 			return err
 		}
 	}
-	if err := replaceWith(r.out, lines, 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", r.out, err)
+	out, err := replacing(r.out, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := out.whole(lines); err != nil {
+		return err
 	}
 	return os.Remove(partial.Name())
 }
