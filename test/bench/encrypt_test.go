@@ -23,6 +23,7 @@ type broker struct {
 	emu    *emulatorProcess
 	direct *sdkPool
 	client *client.Client
+	socket string
 	key    stage.Key
 }
 
@@ -36,7 +37,7 @@ func newBroker(b *testing.B, before func(s *stage.Stage)) *broker {
 	if before != nil {
 		before(s)
 	}
-	r := &broker{daemon: s.Start(), emu: emu, key: s.Import("app-1")}
+	r := &broker{daemon: s.Start(), emu: emu, socket: s.Application(), key: s.Import("app-1")}
 	var err error
 	if r.client, err = client.New(s.Application()); err != nil {
 		b.Fatal(err)
