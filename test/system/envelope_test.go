@@ -186,6 +186,29 @@ func TestDataKeyBlobs(t *testing.T) {
 	resealed, err := crypto.Seal(ctx, &v1.SealRequest{Key: "app-1", EncryptionContext: reserved})
 	refused(t, "Seal", resealed, err, codes.PermissionDenied)
 
+	// Alibaba Cloud's protocol has a name for each of them too.
+	for _, named := range []string{"", `{"kmsbroker.purpose":"envelope","kmsbroker.key":"app-1"}`} {
+		for action, parameters := range map[string][]string{
+			"Decrypt":                         {"CiphertextBlob=" + blob, "EncryptionContext=" + named},
+			"ReEncrypt":                       {"CiphertextBlob=" + blob, "SourceEncryptionContext=" + named, "DestinationKeyId=app-1"},
+			"Encrypt":                         {"KeyId=app-1", "Plaintext=eA==", "EncryptionContext=" + named},
+			"GenerateDataKey":                 {"KeyId=app-1", "EncryptionContext=" + named},
+			"GenerateDataKeyWithoutPlaintext": {"KeyId=app-1", "EncryptionContext=" + named},
+		} {
+			opens := action == "Decrypt" || action == "ReEncrypt"
+			args := []string{"--data-urlencode", "Action=" + action, "--data-urlencode", "Version=2016-01-20"}
+			for _, p := range parameters {
+				if !strings.HasSuffix(p, "Context=") {
+					args = append(args, "--data-urlencode", p)
+				}
+			}
+			a := curl(t, s, args...)
+			if refused := opens || named != ""; refused != (a.Code != "") || refused && a.Plaintext+a.CiphertextBlob != "" {
+				t.Errorf("%s at alibaba.sock with %q: %+v", action, named, a)
+			}
+		}
+	}
+
 	// The control socket opens nothing at all.
 	admin, err := client.Dial(s.Control())
 	if err != nil {
