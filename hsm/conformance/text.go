@@ -48,6 +48,11 @@ func (r *Report) writeHead(b *strings.Builder) {
 			algorithms = append(algorithms, string(a))
 		}
 		line("wraps with", strings.Join(algorithms, ", "))
+		name := "policies"
+		for _, p := range d.Policies {
+			fmt.Fprintf(b, "%-10s %-3d %s: %d\n", name, p.Number, p.Name, p.Value)
+			name = ""
+		}
 	}
 	line("started", r.Started.Format(time.RFC3339))
 	line("took", r.Ended.Sub(r.Started).Round(time.Millisecond).String())
