@@ -28,27 +28,22 @@ type device struct {
 	logins *keyring.Keyring
 }
 
-// relaunch is how the plugin is started with other settings; an empty one is left out.
-func relaunch(d *device, changed map[string]string) backend.Launch {
-	config := d.config
-	config.Settings = maps.Clone(config.Settings)
+// with is the same device, and its plugin started with other settings; an empty one
+// is left out.
+func (d *device) with(changed map[string]string) *device {
+	other := *d
+	other.config.Settings = maps.Clone(d.config.Settings)
 	for setting, value := range changed {
-		if config.Settings[setting] = value; value == "" {
-			delete(config.Settings, setting)
+		if other.config.Settings[setting] = value; value == "" {
+			delete(other.config.Settings, setting)
 		}
 	}
-	return backend.LaunchPlugin(config)
+	other.launch = backend.LaunchPlugin(other.config)
+	return &other
 }
 
 // newDevice makes a device and what the daemon would have for it.
 func newDevice(t *testing.T, dress hsmsim.Dress, opts ...hsmsim.Option) *device {
-	t.Helper()
-	return newDeviceWith(t, dress, nil, opts...)
-}
-
-// newDeviceWith is newDevice with other settings of the plugin; an empty one is left
-// out.
-func newDeviceWith(t *testing.T, dress hsmsim.Dress, changed map[string]string, opts ...hsmsim.Option) *device {
 	t.Helper()
 	d := &device{Sim: hsmsim.New(t, dress, opts...)}
 	dir := t.TempDir()
@@ -81,12 +76,7 @@ func newDeviceWith(t *testing.T, dress hsmsim.Dress, changed map[string]string, 
 	}
 	d.config.Plugin = filepath.Join(stage.Binaries(t), "plugins", name)
 	d.config.SHA256 = checksum(t, d.config.Plugin)
-	if changed["role"] == string(hsm.CryptoUser) {
-		if err := os.WriteFile(pin, []byte(d.CUPIN), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d.launch = relaunch(d, changed)
+	d.launch = backend.LaunchPlugin(d.config)
 	return d
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,6 +58,23 @@ func (s *supervised) ready(t *testing.T, old int) (pid int) {
 		case <-timeout:
 			t.Errorf("no process after %d within %v: %+v", old, patience, s.Status())
 			return old
+		}
+	}
+}
+
+// await waits for the news of one of these states.
+func (s *supervised) await(t *testing.T, states ...backend.State) backend.Status {
+	t.Helper()
+	const patience = 30 * time.Second
+	timeout := time.After(patience)
+	for {
+		select {
+		case status := <-s.news:
+			if slices.Contains(states, status.State) {
+				return status
+			}
+		case <-timeout:
+			t.Fatalf("none of %s within %v: %+v", states, patience, s.Status())
 		}
 	}
 }
