@@ -1,7 +1,10 @@
 package system
 
 import (
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -17,8 +20,8 @@ func TestLunaDetails(t *testing.T) {
 	s.Import("app-1")
 	var keys []struct{ Vendor map[string]string }
 	s.Must(s.Ctl(s.Control(), "-o", "json", "backend", "keys", "hsm"), &keys)
-	if len(keys) != 1 || len(keys[0].Vendor["OUID"]) != 24 || len(keys[0].Vendor["FINGERPRINT_SHA256"]) != 64 {
-		t.Errorf("keys: %+v", keys)
+	if len(keys) != 1 || !isHex(keys[0].Vendor["OUID"], 24) || !isHex(keys[0].Vendor["FINGERPRINT_SHA256"], 64) {
+		t.Fatalf("keys: %+v", keys)
 	}
 	shown := s.Ctl(s.Control(), "backend", "keys", "hsm")
 	for _, want := range []string{"OUID", "FINGERPRINT_SHA256", keys[0].Vendor["OUID"], keys[0].Vendor["FINGERPRINT_SHA256"]} {
@@ -44,7 +47,29 @@ func TestLunaDetails(t *testing.T) {
 	if backend.Token.Firmware == "" || backend.Token.FIPS == nil || *backend.Token.FIPS || policies[5] != 1 {
 		t.Errorf("backend: %+v", backend.Token)
 	}
-	if shown := s.Ctl(s.Control(), "backend", "show", "hsm"); !strings.Contains(shown.Stdout, "POLICY") || !strings.Contains(shown.Stdout, backend.Token.Firmware) {
+	shown = s.Ctl(s.Control(), "backend", "show", "hsm")
+	if !strings.Contains(shown.Stdout, backend.Token.Firmware) || !row(5, "secret key wrapping", 1).MatchString(shown.Stdout) {
 		t.Errorf("backend show:\n%s", shown.Stdout)
 	}
+}
+
+// row is how the table of policies has one.
+func row(number int, name string, value int) *regexp.Regexp {
+	return regexp.MustCompile(fmt.Sprintf(`(?m)^%d +%s +%d$`, number, name, value))
+}
+
+func isHex(text string, digits int) bool {
+	_, err := hex.DecodeString(text)
+	return err == nil && len(text) == digits
+}
+
+// TestLunaMakesNoToken: whoever asks for one is told what makes partitions, and the
+// partition that there is serves as before.
+func TestLunaMakesNoToken(t *testing.T) {
+	s := stage.New(t, stage.Options{Luna: hsmsim.New(t, hsmsim.Luna)})
+	s.Start()
+	s.Write("so-pin", "officer-4711\n", 0o600)
+	s.Refused(s.Ctl(s.Control(), "backend", "init-token", "hsm", "--label", "fresh",
+		"--so-pin-file", s.Path("so-pin"), "--pin-file", s.Path("pin")), 1, "lunacm")
+	s.Import("app-1")
 }
