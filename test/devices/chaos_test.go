@@ -17,6 +17,7 @@ import (
 	"time"
 
 	p11 "github.com/miekg/pkcs11"
+	"golang.org/x/sys/unix"
 
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/hsm"
@@ -76,7 +77,7 @@ func TestChaos(t *testing.T) {
 			if err := b.Token().Health(t.Context()); err != nil {
 				t.Fatal(err) // the first start is no recovery
 			}
-			c := &chaos{t: t, dress: dress, device: d, token: b.Token(), spki: wrappingKey(t), asked: map[hsm.KeyID]bool{}}
+			c := &chaos{t: t, dress: dress, device: d, token: b.Token(), status: b.Status, spki: wrappingKey(t), asked: map[hsm.KeyID]bool{}}
 			c.run(chaosLength(t), rand.New(rand.NewPCG(seed, 0)))
 			c.checkLogins()
 			c.checkStored()
@@ -112,6 +113,7 @@ type chaos struct {
 	dress   hsmsim.Dress
 	device  *device
 	token   hsm.Token
+	status  func() backend.Status
 	spki    []byte
 	slowest time.Duration // recovery
 
@@ -216,29 +218,43 @@ func (c *chaos) call(what string, f func(context.Context) error) error {
 
 // fault makes one thing go wrong, waits, undoes it, and waits for the recovery.
 func (c *chaos) fault(ctx context.Context, random *rand.Rand) {
-	functions := []string{"C_GenerateKey", "C_WrapKey", "C_FindObjectsInit", "C_GetAttributeValue", "C_OpenSession", "C_DestroyObject"}
-	function := functions[random.IntN(len(functions))]
+	pick := func(from ...string) string { return from[random.IntN(len(from))] }
+	function := pick("C_GenerateKey", "C_WrapKey", "C_FindObjectsInit", "C_GetAttributeValue", "C_OpenSession", "C_DestroyObject")
+	begin := pick("C_Initialize", "C_Login")
+	const deviceError, busy = 0x30, 0x80000041 // CKR_DEVICE_ERROR, CKR_AGAIN
 	d := c.device
 	faults := map[string]func(){
 		"link":  d.LinkDown,
 		"idle":  func() { d.IdleDrop(function) },
 		"crash": func() { d.Crash(function) },
 		"hang":  func() { d.Hang(function) },
-		"lose":  func() { d.Lose("C_GenerateKey", 0x30, 1) },
-		"error": func() { d.Inject(function, 0x80000041, 2) },
-		"jwt":   d.JWTExpired,
+		"lose":  func() { d.Lose("C_GenerateKey", deviceError, 1) },
+		"error": func() { d.Inject(function, busy, 2) },
+		// What happens while a process begins takes the end of the one before.
+		"begin crash": func() { d.Crash(begin); c.kill() },
+		"begin hang":  func() { d.Hang(begin); c.kill() },
+		"begin lose":  func() { d.Lose(begin, deviceError, 1); c.kill() },
+		"begin error": func() { d.Inject(begin, busy, 1); c.kill() },
 	}
-	names := []string{"link", "idle", "crash", "hang", "lose", "error"}
 	if c.dress == hsmsim.DPoD {
-		names = append(names, "jwt")
+		faults["jwt"] = d.JWTExpired
 	}
-	name := names[random.IntN(len(names))]
-	c.t.Logf("fault %s %s", name, function)
+	name := pick(slices.Sorted(maps.Keys(faults))...)
+	c.t.Logf("fault %s %s %s", name, function, begin)
 	faults[name]()
 	wait(ctx, time.Duration(random.IntN(2500))*time.Millisecond)
 	d.Reset()
 	c.awaitRecovery()
 	wait(ctx, time.Duration(random.IntN(500))*time.Millisecond)
+}
+
+// kill ends the process that serves, if there is one.
+func (c *chaos) kill() {
+	if pid := c.status().PID; pid != 0 {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			c.t.Error(err)
+		}
+	}
 }
 
 func wait(ctx context.Context, length time.Duration) {
@@ -271,12 +287,13 @@ func (c *chaos) awaitRecovery() {
 	}
 }
 
-// checkLogins: no process has offered its PIN twice.
+// checkLogins: no process has offered its PIN twice. A login that hung is in the
+// log once more when it goes on.
 func (c *chaos) checkLogins() {
 	c.t.Helper()
 	logins := map[int]int{}
 	for _, call := range c.device.Calls() {
-		if call.Function == "C_Login" {
+		if call.Function == "C_Login" && call.Answer != "hang" {
 			if logins[call.PID]++; logins[call.PID] == 2 {
 				c.t.Errorf("process %d logged in again", call.PID)
 			}
