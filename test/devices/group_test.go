@@ -18,8 +18,8 @@ func TestGroup(t *testing.T) {
 	d := newDevice(t, hsmsim.LunaHA, hsmsim.Set("ha_only", "0"), hsmsim.Set("failover_ms", "200"))
 	b := supervise(t, d, 10*time.Second)
 	first := b.ready(t, 0)
-	if serial := b.Status().Info.Serial; serial != d.Serial {
-		t.Errorf("the token has the serial %s, the group %s", serial, d.Serial)
+	if info := b.Status().Info; info == nil || info.Serial != d.Serial {
+		t.Fatalf("the token is %+v, the group has the serial %s", info, d.Serial)
 	}
 	id := generate(t, b.Token())
 	d.MemberDown(1)
