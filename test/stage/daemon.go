@@ -70,11 +70,13 @@ func (d *Daemon) Stop() {
 }
 
 // Goroutines ends the daemon and returns how many goroutines it had, from the
-// traces that it writes on SIGQUIT.
+// traces that it writes on SIGQUIT. The runtime's own are not counted: a daemon
+// that never collected garbage has no workers for it.
 func (d *Daemon) Goroutines() int {
 	_ = d.cmd.Process.Signal(syscall.SIGQUIT)
 	<-d.done
-	return strings.Count(d.Log.String(), "\ngoroutine ")
+	traces := d.Log.String()
+	return strings.Count(traces, "\ncreated by ") - strings.Count(traces, "\ncreated by runtime.")
 }
 
 // Kill ends the daemon at once and waits for it.
