@@ -16,8 +16,13 @@ import (
 // Encrypt encrypts up to [kmsapi.MaxPlaintext] bytes with the current CMK of a
 // key, in its home region or in the one that is named.
 func (b *Broker) Encrypt(ctx context.Context, call Call, key, region string, plaintext []byte, encryptionContext map[string]string) (*Encrypted, error) {
+	return b.encrypt(ctx, call, key, region, plaintext, encryptionContext, own{})
+}
+
+func (b *Broker) encrypt(ctx context.Context, call Call, key, region string, plaintext []byte, encryptionContext map[string]string, ours own) (*Encrypted, error) {
 	ctx = withApplication(ctx, call)
 	event := encryptEvent(key)
+	event.Details = ours.details
 	answer, err := func() (*Encrypted, error) {
 		cmk, kms, err := b.authorize(authz.Request{Caller: call.Caller, Operation: authz.Encrypt, Key: key, Context: encryptionContext}, region)
 		if err != nil {
@@ -29,7 +34,7 @@ func (b *Broker) Encrypt(ctx context.Context, call Call, key, region string, pla
 				len(plaintext), kmsapi.MaxPlaintext).
 				WithHint("encrypt the data with a data key and the data key with KMS")
 		}
-		resp, err := kms.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: cmk.KeyID, Plaintext: plaintext, Context: encryptionContext})
+		resp, err := kms.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: cmk.KeyID, Plaintext: plaintext, Context: ours.bound(encryptionContext)})
 		if err != nil {
 			return nil, err
 		}

@@ -53,7 +53,7 @@ func (b *Broker) sealingDataKey(ctx context.Context, req Sealing) (*datakey.Data
 		size = unknownSize
 	}
 	// A rotation changes the ID, and so takes effect at once.
-	id := datakey.ID{Key: req.Key, Sealing: true, What: join(places, func(p place) string { return p.cmk.KeyID })}
+	id := datakey.ID{Key: req.Key, Sealing: true, What: join(places, func(p place) string { return p.cmk.KeyID }, " ")}
 	if len(req.Regions) > 0 {
 		id.What += " all" // one that lacks a region is not for those who name it
 	}
@@ -62,12 +62,12 @@ func (b *Broker) sealingDataKey(ctx context.Context, req Sealing) (*datakey.Data
 	})
 }
 
-func join(places []place, text func(place) string) string {
+func join(places []place, text func(place) string, separator string) string {
 	texts := make([]string, len(places))
 	for i, p := range places {
 		texts[i] = text(p)
 	}
-	return strings.Join(texts, " ")
+	return strings.Join(texts, separator)
 }
 
 // sealingPlaces are the regions that a message shall open in.
@@ -201,7 +201,7 @@ func (b *Broker) openingDataKey(ctx context.Context, r authz.Request, h *envelop
 	if err != nil {
 		return nil, err
 	}
-	id := datakey.ID{Key: h.Key, What: join(places, func(p place) string { return p.cmk.KeyID + " " + p.blob })}
+	id := datakey.ID{Key: h.Key, What: join(places, func(p place) string { return p.cmk.KeyID + " " + p.blob }, " ")}
 	return b.dataKeys.Get(ctx, id, 0, func(ctx context.Context) (*datakey.DataKey, error) {
 		var failed []error
 		for _, p := range places {

@@ -34,8 +34,12 @@ type Decrypted struct {
 // A blob is opened in the region where it was made, which nothing in it tells: the
 // one that is named, or the home region of the named key, or the default one.
 func (b *Broker) Decrypt(ctx context.Context, call Call, key, region, ciphertextBlob string, encryptionContext map[string]string) (*Decrypted, error) {
+	return b.decrypt(ctx, call, key, region, ciphertextBlob, encryptionContext, own{})
+}
+
+func (b *Broker) decrypt(ctx context.Context, call Call, key, region, ciphertextBlob string, encryptionContext map[string]string, ours own) (*Decrypted, error) {
 	ctx = withApplication(ctx, call)
-	event := audit.Event{Action: string(authz.Decrypt), Key: key, Application: true}
+	event := audit.Event{Action: string(authz.Decrypt), Key: key, Application: true, Details: ours.details}
 	answer, err := func() (*Decrypted, error) {
 		request := authz.Request{Caller: call.Caller, Operation: authz.Decrypt, Key: key, Context: encryptionContext}
 		endpoint, spent, err := b.authorizeDecrypt(request, region)
@@ -45,12 +49,15 @@ func (b *Broker) Decrypt(ctx context.Context, call Call, key, region, ciphertext
 		if ciphertextBlob == "" {
 			return nil, failure.New(failure.Invalid, "CIPHERTEXT", "the ciphertext is empty")
 		}
-		resp, err := endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: ciphertextBlob, Context: encryptionContext})
+		resp, err := endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: ciphertextBlob, Context: ours.bound(encryptionContext)})
 		if err != nil {
 			return nil, discreet(err)
 		}
 		event.KeyID, event.RequestID = resp.KeyID, resp.RequestID
 		owner, err := b.authorizeAnswer(request, spent, endpoint.Region, resp.KeyID)
+		if err == nil && !ours.mayBe(resp.KeyID) {
+			err = foreign(request)
+		}
 		if err != nil {
 			clear(resp.Plaintext)
 			return nil, err

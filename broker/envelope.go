@@ -27,6 +27,8 @@ type Sealing struct {
 	Regions []string
 	// Size of the plaintext in bytes, 0 if it is not known.
 	Size uint64
+
+	ours own
 }
 
 // Opening asks for what a header names.
@@ -34,6 +36,8 @@ type Opening struct {
 	Context map[string]string
 	Key     string // refuse unless this is the header's; "" is any
 	Region  string // ask KMS only there; "" is all that the header names
+
+	ours own
 }
 
 // SealingKey makes the header of a new message and its key, and nothing of the data
@@ -58,9 +62,9 @@ func (b *Broker) Seal(ctx context.Context, call Call, req Sealing, plaintext []b
 
 // newMessage is the common part, with one record for each message.
 func (b *Broker) newMessage(ctx context.Context, call Call, req Sealing, form string, use func(*envelope.Message) error) (*envelope.Message, error) {
-	ctx = withCall(ctx, call)
+	ctx = withApplication(ctx, call)
 	event := encryptEvent(req.Key)
-	event.Details = map[string]string{audit.DetailEnvelope: form}
+	event.Details = req.ours.detailed(audit.DetailEnvelope, form)
 	message, err := func() (*envelope.Message, error) {
 		if _, err := b.permit(authz.Request{Caller: call.Caller, Operation: authz.Encrypt, Key: req.Key, Context: req.Context}); err != nil {
 			return nil, err
@@ -75,7 +79,7 @@ func (b *Broker) newMessage(ctx context.Context, call Call, req Sealing, form st
 		}
 		defer clear(dataKey.Plaintext)
 		event.KeyID, event.RequestID = dataKey.KeyID, dataKey.RequestID
-		m, err := envelope.New(req.Key, dataKey.Wrapped, dataKey.Plaintext, req.Context)
+		m, err := envelope.New(req.Key, dataKey.Wrapped, dataKey.Plaintext, req.ours.bound(req.Context))
 		if err != nil {
 			return nil, err
 		}
@@ -114,8 +118,8 @@ func (b *Broker) Open(ctx context.Context, call Call, req Opening, message []byt
 }
 
 func (b *Broker) openMessage(ctx context.Context, call Call, req Opening, header []byte, form string, use func(*envelope.Message) error) (*envelope.Message, string, error) {
-	ctx = withCall(ctx, call)
-	event := audit.Event{Action: string(authz.Decrypt), Key: req.Key, Application: true, Details: map[string]string{audit.DetailEnvelope: form}}
+	ctx = withApplication(ctx, call)
+	event := audit.Event{Action: string(authz.Decrypt), Key: req.Key, Application: true, Details: req.ours.detailed(audit.DetailEnvelope, form)}
 	message, err := func() (*envelope.Message, error) {
 		h, err := envelope.Parse(header)
 		if err != nil {
@@ -128,7 +132,7 @@ func (b *Broker) openMessage(ctx context.Context, call Call, req Opening, header
 		if _, err := b.permit(request); err != nil {
 			return nil, err
 		}
-		if req.Key != "" && req.Key != h.Key {
+		if req.Key != "" && req.Key != h.Key || !req.ours.mayBeAll(h) {
 			return nil, foreign(request)
 		}
 		dataKey, err := b.openingDataKey(ctx, request, h, req.Region)
@@ -137,7 +141,7 @@ func (b *Broker) openMessage(ctx context.Context, call Call, req Opening, header
 		}
 		defer clear(dataKey.Plaintext)
 		event.KeyID, event.RequestID = dataKey.KeyID, dataKey.RequestID
-		m, err := envelope.WithDataKey(header, dataKey.Plaintext, req.Context)
+		m, err := envelope.WithDataKey(header, dataKey.Plaintext, req.ours.bound(req.Context))
 		if err != nil {
 			return nil, err
 		}

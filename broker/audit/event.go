@@ -118,6 +118,8 @@ const (
 	DetailHSMKeyID    = "hsm_key_id"
 	DetailImportID    = "import_id"
 	DetailKind        = "kind"
+	DetailProvider    = "provider" // of a Kubernetes cluster
+	DetailRequest     = "request"  // the caller's own name for what it asked
 	DetailRegion      = "region"
 	DetailWrappingKey = "wrapping_key_sha256" // of the DER SubjectPublicKeyInfo
 	DetailState       = "state"

@@ -20,6 +20,7 @@ type Config struct {
 	Grants     []authz.Grant
 	Audit      Audit
 	Alibaba    Alibaba
+	Kubernetes []Kubernetes // in the order of the file
 	Envelope   Envelope
 	// UnitWithoutPIDFD: on a kernel without SO_PEERPIDFD a caller's unit is looked up
 	// by its PID, which another process can have by then.

@@ -94,6 +94,9 @@ func TestGood(t *testing.T) {
 		Audit: Audit{
 			BeforeAnswer: true, Unrecorded: true, CommitDelay: time.Second, SegmentSize: 8 << 20, SegmentAge: time.Hour, Reserve: 32 << 20,
 		},
+		Kubernetes: []Kubernetes{
+			{Name: "prod", Key: "cluster", Socket: "/run/kmsbroker/kubernetes/prod.sock", Envelope: true}, {Name: "dev", Key: "cluster-dev", Socket: "/run/dev.sock"},
+		},
 		Envelope: Envelope{Age: 10 * time.Minute, Idle: 30 * time.Second, Offline: time.Hour, MaxMessages: 5000, MaxBytes: 2 << 30},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -199,6 +202,10 @@ func TestProblems(t *testing.T) {
 		{"metrics for applications", minimal + "[sockets]\nmetrics = 'kms.sock'\n", "f:5: sockets.metrics is the same socket as sockets.application"},
 		{"alibaba for metrics", minimal + "[sockets]\nalibaba = 'metrics.sock'\n", "f:5: sockets.alibaba is the same socket as sockets.metrics"},
 		{"alibaba beside control", minimal + "[sockets]\nalibaba = 'admin/a.sock'\n", "f:4: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
+		{"kubernetes for applications", minimal + "[kubernetes.a]\nkey = 'k'\nsocket = 'kms.sock'\n", "f:6: kubernetes.a.socket is the same socket as sockets.application"},
+		{"kubernetes beside control", minimal + "[kubernetes.a]\nkey = 'k'\nsocket = 'admin/k.sock'\n", "f:1: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
+		{"clusters on one socket", minimal + "[kubernetes.b]\nkey = 'k'\n[kubernetes.a]\nkey = 'k'\nsocket = 'kubernetes/b.sock'\n",
+			"f:8: kubernetes.a.socket is the same socket as kubernetes.b.socket"},
 		{"metrics of a number", minimal + "[sockets]\nmetrics = 5\n", "f:5: sockets.metrics must be a string, not an integer"},
 		{"socket is a directory", minimal + "[sockets]\ncontrol = '.'\n", `f:5: sockets.control must be a path below runtime_dir or an absolute path, not "."`},
 		{"no identity", "[kms]\nregion = 'cn-hangzhou'\n", "f:1: kms.credentials_file is missing, or one of kms.ecs_role and kms.oidc instead"},

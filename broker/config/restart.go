@@ -19,6 +19,7 @@ func (c *Config) Restart(next *Config) []string {
 		{"unit_without_pidfd", c.UnitWithoutPIDFD, next.UnitWithoutPIDFD},
 		{"audit", c.Audit, next.Audit},
 		{"alibaba", c.Alibaba, next.Alibaba},
+		{"kubernetes", c.Kubernetes, next.Kubernetes},
 		{"envelope", c.Envelope, next.Envelope},
 		{"kms", c.KMS, next.KMS},
 		{"sockets", c.Sockets, next.Sockets},

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"encoding/hex"
+	"iter"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -23,16 +24,6 @@ const (
 	DefaultCallTimeout = 30 * time.Second
 )
 
-// Beside the application socket in the runtime directory, which everybody may pass
-// through: to read metrics is no administration.
-const (
-	defaultMetrics = "metrics.sock"
-	defaultAlibaba = "alibaba.sock"
-)
-
-// maxSocketPath is the length of sun_path less its final NUL, unix(7).
-const maxSocketPath = 107
-
 // config reads the whole file.
 func (t *table) config() *Config {
 	c := &Config{
@@ -51,6 +42,10 @@ func (t *table) config() *Config {
 		sockets = &table{doc: t.doc, name: "sockets", path: keyPath(t.path, "sockets"), line: t.line}
 	}
 	c.Sockets = sockets.sockets(c.RuntimeDir)
+	if providers, ok := t.table("kubernetes"); ok {
+		c.Kubernetes = providers.kubernetes(c.RuntimeDir)
+	}
+	sockets.checkSockets(c)
 	if backends, ok := t.table("backend"); ok {
 		c.Backends = backends.backends()
 	}
@@ -109,98 +104,35 @@ func (t *table) isText(key string) bool {
 	return ok
 }
 
-func (t *table) sockets(runtimeDir string) Sockets {
-	s := Sockets{
-		Control:     t.socket("control", "admin/control.sock", runtimeDir),
-		Application: t.socket("application", "kms.sock", runtimeDir),
-	}
-	if t.text("metrics", defaultMetrics) != "" {
-		s.Metrics = t.socket("metrics", defaultMetrics, runtimeDir)
-	}
-	if t.text("alibaba", defaultAlibaba) != "" {
-		s.Alibaba = t.socket("alibaba", defaultAlibaba, runtimeDir)
-	}
-	t.checkSockets(s, runtimeDir)
-	s.AdminGID = t.adminGroup("admin_group")
-	t.done()
-	return s
-}
-
-// checkSockets makes sure that no socket is in the way of another.
-func (t *table) checkSockets(s Sockets, runtimeDir string) {
-	seen := map[string]string{s.Control: "control"}
-	control := filepath.Dir(s.Control)
-	crowded := control == runtimeDir
-	for _, other := range []struct{ key, path string }{{"application", s.Application}, {"metrics", s.Metrics}, {"alibaba", s.Alibaba}} {
-		if other.path == "" {
-			continue
-		}
-		if first, twice := seen[other.path]; twice {
-			t.problem(other.key, "%s is the same socket as %s", t.full(other.key), t.full(first))
-			return
-		}
-		seen[other.path] = other.key
-		crowded = crowded || control == filepath.Dir(other.path)
-	}
-	if crowded {
-		// Its mode is what keeps everybody else from the control socket.
-		t.problem("control", "%s needs a directory of its own, not %s", t.full("control"), control)
-	}
-}
-
-func (t *table) socket(key, otherwise, runtimeDir string) string {
-	path := t.text(key, otherwise)
-	switch {
-	case filepath.IsAbs(path):
-		path = filepath.Clean(path)
-	case filepath.IsLocal(path) && filepath.Clean(path) != ".":
-		path = filepath.Join(runtimeDir, path)
-	default:
-		t.problem(key, "%s must be a path below runtime_dir or an absolute path, not %q", t.full(key), path)
-		return filepath.Join(runtimeDir, otherwise)
-	}
-	if len(path) > maxSocketPath {
-		t.problem(key, "%s: the socket's path %s is longer than the %d bytes that Linux allows", t.full(key), path, maxSocketPath)
-	}
-	return path
-}
-
-// adminGroup returns the gid of the group that may use the sockets for control
-// and metrics, -1 when root alone may. The default group need not exist.
-func (t *table) adminGroup(key string) int {
-	name := t.text(key, DefaultAdminGroup)
-	if name == "" {
-		return -1
-	}
-	gid, err := t.doc.accounts.group(name)
-	if err == nil {
-		return int(gid)
-	}
-	if t.isText(key) {
-		t.problem(key, "%s: there is no group %q: create it with groupadd --system %s", t.full(key), name, name)
-	}
-	return -1
-}
-
 var (
-	backendName     = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+	partName        = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 	environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// backends reads them in the order of the file.
-func (t *table) backends() []Backend {
+// named opens the tables below t by their names, in the order of the file. What is
+// the word for what has such a name.
+func (t *table) named(what string) iter.Seq2[string, *table] {
 	names := slices.Collect(maps.Keys(t.values))
 	slices.SortFunc(names, func(a, b string) int {
 		return cmp.Or(cmp.Compare(t.lineOf(a), t.lineOf(b)), cmp.Compare(a, b))
 	})
+	return func(yield func(string, *table) bool) {
+		for _, name := range names {
+			if !partName.MatchString(name) {
+				t.problem(name, "%s name %q must be 1 to 32 of a-z, 0-9 and -", what, name)
+			}
+			if sub, ok := t.table(name); ok && !yield(name, sub) {
+				return
+			}
+		}
+	}
+}
+
+// backends reads them in the order of the file.
+func (t *table) backends() []Backend {
 	var backends []Backend
-	for _, name := range names {
-		if !backendName.MatchString(name) {
-			t.problem(name, "backend name %q must be 1 to 32 of a-z, 0-9 and -", name)
-		}
-		if sub, ok := t.table(name); ok {
-			backends = append(backends, sub.backend(name))
-		}
+	for name, sub := range t.named("backend") {
+		backends = append(backends, sub.backend(name))
 	}
 	return backends
 }

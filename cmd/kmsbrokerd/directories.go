@@ -37,6 +37,9 @@ func makeDirectories(cfg *config.Config) error {
 		{filepath.Join(cfg.RuntimeDir, "plugins"), 0o700, -1},
 		{filepath.Dir(cfg.Sockets.Control), 0o750, cfg.Sockets.AdminGID},
 	}
+	for _, k := range cfg.Kubernetes {
+		directories = append(directories, directory{filepath.Dir(k.Socket), 0o755, -1})
+	}
 	for _, b := range cfg.Backends {
 		directories = append(directories,
 			directory{pluginSockets(cfg, b.Name), 0o700, -1}, directory{checkSockets(cfg, b.Name), 0o700, -1})

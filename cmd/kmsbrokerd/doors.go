@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
+	v2 "k8s.io/kms/apis/v2"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker"
@@ -23,6 +24,7 @@ import (
 	doors "github.com/kmsbroker/kmsbroker/broker/serve"
 	"github.com/kmsbroker/kmsbroker/broker/serve/app"
 	"github.com/kmsbroker/kmsbroker/broker/serve/control"
+	"github.com/kmsbroker/kmsbroker/broker/serve/kmsv2"
 )
 
 // drainTimeout is how long calls in flight may take when the daemon stops.
@@ -72,6 +74,9 @@ func (h *house) doors(ctx context.Context) ([]door, error) {
 	if sockets.Alibaba != "" {
 		all = append(all, h.alibabaSocket(ctx))
 	}
+	for _, provider := range h.cfg.Kubernetes {
+		all = append(all, h.kubernetesSocket(ctx, provider))
+	}
 	if h.cfg.Alibaba.Listen != "" {
 		signed, err := h.alibabaTCP(ctx)
 		if err != nil {
@@ -80,6 +85,17 @@ func (h *house) doors(ctx context.Context) ([]door, error) {
 		all = append(all, signed)
 	}
 	return all, nil
+}
+
+// kubernetesSocket answers the kube-apiserver of a cluster.
+func (h *house) kubernetesSocket(ctx context.Context, provider config.Kubernetes) door {
+	server := doors.NewServer(doors.ServerConfig{
+		Log: h.log, Observe: h.measured.Door(kmsv2.Door), Units: h.units,
+		Shares: doors.NewShares(ctx, h.room, h.core.Names, v2.KeyManagementService_ServiceDesc.ServiceName, h.measured.Refused(kmsv2.Door)),
+	})
+	seeds := h.core.Seeds(broker.Provider{Name: provider.Name, Key: provider.Key, Envelope: provider.Envelope})
+	v2.RegisterKeyManagementServiceServer(server, kmsv2.New(seeds))
+	return grpcDoor(kmsv2.Door, doors.SocketConfig{Path: provider.Socket, Mode: 0o666, GID: -1}, server)
 }
 
 // metricsName names the door of which nothing is audited.
@@ -161,7 +177,7 @@ func openDoors(ctx context.Context, h *house) error {
 	notify(h.log, daemon.SdNotifyReady)
 	sockets := h.cfg.Sockets
 	h.log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application, "metrics", sockets.Metrics,
-		"alibaba", sockets.Alibaba, "alibaba_tcp", h.cfg.Alibaba.Listen)
+		"alibaba", sockets.Alibaba, "alibaba_tcp", h.cfg.Alibaba.Listen, "kubernetes", len(h.cfg.Kubernetes))
 	select {
 	case <-ctx.Done():
 		h.log.Info("kmsbrokerd stopping")

@@ -1,0 +1,46 @@
+package broker
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/kmsbroker/kmsbroker/envelope"
+)
+
+// own is what the broker adds to a caller's request: entries of the encryption
+// context that no caller can have, and details for the audit trail.
+type own struct {
+	context map[string]string
+	details map[string]string
+	// keyID has the CMKs that may have made a ciphertext, joined by keyIDSeparator; ""
+	// is all of the key.
+	keyID string
+}
+
+// mayBe is whether a CMK may have made the ciphertext.
+func (o own) mayBe(keyID string) bool {
+	return o.keyID == "" || slices.Contains(strings.Split(o.keyID, keyIDSeparator), keyID)
+}
+
+// bound is the encryption context at KMS. The two have no name in common.
+func (o own) bound(encryptionContext map[string]string) map[string]string {
+	if len(o.context) == 0 {
+		return encryptionContext
+	}
+	all := maps.Clone(o.context)
+	maps.Copy(all, encryptionContext)
+	return all
+}
+
+// mayBeAll is mayBe of all that opens an envelope.
+func (o own) mayBeAll(h *envelope.Header) bool {
+	return !slices.ContainsFunc(h.WrappedKeys, func(w envelope.WrappedKey) bool { return !o.mayBe(w.KeyID) })
+}
+
+// detailed returns the details and another one.
+func (o own) detailed(name, value string) map[string]string {
+	all := map[string]string{name: value}
+	maps.Copy(all, o.details)
+	return all
+}
