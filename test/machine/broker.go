@@ -172,6 +172,7 @@ type Record struct {
 	Action  string  `json:"action"`
 	Outcome string  `json:"outcome"`
 	Key     string  `json:"key"`
+	Door    string  `json:"door"`
 	Caller  *Caller `json:"caller"`
 }
 
@@ -180,6 +181,7 @@ type Caller struct {
 	UID  uint32 `json:"uid"`
 	GID  uint32 `json:"gid"`
 	Unit string `json:"unit"`
+	App  string `json:"app"`
 }
 
 // LastRecord returns the last audit record of an action.

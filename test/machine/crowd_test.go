@@ -162,7 +162,7 @@ type holdings struct {
 
 func (b *Broker) holdings() holdings {
 	b.t.Helper()
-	pid := strings.TrimSpace(b.Must(b.Exec(nil, "systemctl", "show", "--value", "--property=MainPID", daemonUnit)))
+	pid := b.daemonPID()
 	var h holdings
 	for line := range strings.Lines(b.Must(b.Exec(nil, "cat", "/proc/"+pid+"/status"))) {
 		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &h.resident); err == nil {

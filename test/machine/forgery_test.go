@@ -18,13 +18,19 @@ const (
 // installCaller builds and installs the program caller.
 func (b *Broker) installCaller() {
 	b.t.Helper()
-	path := filepath.Join(b.t.TempDir(), "caller")
-	build := exec.Command("go", "build", "-tags", "root", "-o", path, "./caller")
+	b.installProgram("caller", callerProgram)
+}
+
+// installProgram installs what a folder beside this one builds.
+func (b *Broker) installProgram(folder, path string) {
+	b.t.Helper()
+	built := filepath.Join(b.t.TempDir(), folder)
+	build := exec.Command("go", "build", "-tags", "root", "-o", built, "./"+folder)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		b.t.Fatalf("build caller: %v\n%s", err, out)
+		b.t.Fatalf("build %s: %v\n%s", folder, err, out)
 	}
-	b.Install(callerProgram, "root:root", 0o755, b.read(path))
+	b.Install(path, "root:root", 0o755, b.read(built))
 }
 
 var (

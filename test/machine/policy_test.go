@@ -3,7 +3,6 @@
 package machine
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -41,62 +40,6 @@ operations = ["encrypt"]
 users      = ["bob"]
 rate       = "3/h"
 `
-
-// TestPolicyMatrix has users, groups and units call with contexts, and holds each
-// answer against what `policy explain` tells of the caller.
-func TestPolicyMatrix(t *testing.T) {
-	b := BootBroker(t, rules)
-	for _, name := range []string{"tenants", "app-web", "app-secret"} {
-		b.Import(name)
-	}
-	known := unitsKnown(t)
-	for _, c := range []struct {
-		as       As
-		key      string
-		context  []string
-		allowed  bool
-		needUnit bool // allowed for the unit's sake
-	}{
-		{As{User: Bob}, "tenants", []string{"tenant=bob"}, true, false},
-		{As{User: Bob}, "tenants", []string{"tenant=bob", "more=1"}, true, false},
-		{As{User: Bob}, "tenants", []string{"tenant=alice"}, false, false},
-		{As{User: Bob}, "tenants", nil, false, false},
-		{As{User: Bob}, "tenants", []string{"tenant=bob", "frozen=yes"}, false, false},
-		{As{User: Bob}, "tenants", []string{"tenant=bob", "frozen=no"}, true, false},
-		{As{User: Alice}, "tenants", []string{"tenant=alice"}, false, false},
-		{As{User: Alice}, "app-web", nil, true, false},
-		{As{User: Alice}, "app-secret", nil, false, false},
-		{As{User: Carol}, "app-web", nil, false, false},
-		{As{User: Carol, Unit: "app.service"}, "app-web", nil, true, true},
-		{As{User: Carol, Unit: "app@7.service"}, "app-secret", nil, true, true},
-		{As{User: Carol, Unit: "web.service"}, "app-web", nil, false, false},
-		{As{User: Alice, Unit: "app.service"}, "app-secret", nil, false, false},
-		{As{User: "root"}, "app-web", nil, false, false},
-		{As{User: Bob}, "tenants", []string{"tenant=bob", "kmsbroker.purpose=envelope"}, false, false},
-	} {
-		name := fmt.Sprintf("%s in %q with %s %v", c.as.User, c.as.Unit, c.key, c.context)
-		allowed := c.allowed && (known || !c.needUnit)
-		var context []string
-		for _, entry := range c.context {
-			context = append(context, "--context", entry)
-		}
-		as := c.as
-		as.Stdin = []byte("a secret")
-		r := b.Ctl(as, append([]string{"encrypt", "--key", c.key}, context...)...)
-		if (r.Status == 0) != allowed || r.Status != 0 && r.Status != 4 {
-			t.Errorf("%s: %v", name, r)
-		}
-		explain := []string{"-o", "json", "policy", "explain", "--user", c.as.User, "--key", c.key, "--op", "encrypt"}
-		if c.as.Unit != "" {
-			explain = append(explain, "--unit", c.as.Unit)
-		}
-		var told struct{ Allowed bool }
-		b.MustJSON(b.Ctl(As{}, append(explain, context...)...), &told)
-		if told.Allowed != allowed {
-			t.Errorf("%s: policy explain says %v", name, told.Allowed)
-		}
-	}
-}
 
 // TestRatesAndReload: a rate ends, and a reload by systemd changes the rules for those
 // who are connected, or leaves them when the file is wrong.
