@@ -34,9 +34,14 @@ func ParseHead(s string) (Head, error) {
 }
 
 // next makes the line that follows h, without its newline.
-func (h Head) next(at time.Time, event []byte) []byte {
-	line := fmt.Appendf(nil, `{"seq":%d,"time":"%s","prev":"%s",`, h.Seq+1, at.UTC().Format(timeLayout), h.Hash)
-	return append(line, event[1:]...)
+func (h Head) next(at time.Time, event []byte) []byte { return h.appendNext(nil, at, event) }
+
+// appendNext is next at the end of b.
+func (h Head) appendNext(b []byte, at time.Time, event []byte) []byte {
+	b = strconv.AppendUint(append(b, `{"seq":`...), h.Seq+1, 10)
+	b = at.UTC().AppendFormat(append(b, `,"time":"`...), timeLayout)
+	b = append(append(append(b, `","prev":"`...), h.Hash...), `",`...)
+	return append(b, event[1:]...)
 }
 
 // after is the head when line has been added.

@@ -81,6 +81,7 @@ type Log struct {
 	reserve  *reserve
 	rotateAt time.Time // not before, after a rotation that failed
 	note     *Event    // to be recorded first
+	lines    []byte    // of the last batch, for the next
 
 	mu      sync.Mutex
 	pending []entry

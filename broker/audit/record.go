@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +36,13 @@ func (r *Record) At() time.Time {
 	return at
 }
 
-var detailKey = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
+// isDetail reports whether a key of a detail is 1 to 64 of a-z, 0-9 and _.
+func isDetail(key string) bool {
+	const most = 64
+	return key != "" && len(key) <= most && !strings.ContainsFunc(key, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_'
+	})
+}
 
 // encode renders an event as a JSON object. Long values are cut; what a caller
 // made up as a key or an outcome is refused.
@@ -53,15 +58,12 @@ func encode(e Event) ([]byte, error) {
 	for _, s := range []*string{&e.Action, &e.Door, &e.Key, &e.KeyID, &e.Backend, &e.RequestID, &e.Reason} {
 		*s = bounded(*s)
 	}
-	details := make(map[string]string, len(e.Details))
-	for k, v := range e.Details {
-		if !detailKey.MatchString(k) {
+	for k := range e.Details {
+		if !isDetail(k) {
 			return nil, fmt.Errorf("%.64q is not a detail", k)
 		}
-		details[k] = bounded(v)
 	}
-	e.Details = details
-	return marshal(e)
+	return appendEvent(make([]byte, 0, usualEvent), &e), nil
 }
 
 func marshal(v any) ([]byte, error) {
@@ -78,6 +80,9 @@ func marshal(v any) ([]byte, error) {
 // when somebody looks at the log is replaced.
 func bounded(s string) string {
 	const mark = "…"
+	if len(s) <= maxValue && isPlain(s) {
+		return s
+	}
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

@@ -225,12 +225,14 @@ func (l *Log) attempt(entries []entry) error {
 		return nil
 	}
 	head := l.head
-	var lines []byte
+	lines := l.lines[:0]
 	for _, e := range entries {
-		line := head.next(e.at, e.event)
-		head = head.after(line)
-		lines = append(append(lines, line...), '\n')
+		begin := len(lines)
+		lines = head.appendNext(lines, e.at, e.event)
+		head = head.after(lines[begin:])
+		lines = append(lines, '\n')
 	}
+	l.lines = lines
 	if err := l.segment.write(lines); err != nil {
 		return err
 	}

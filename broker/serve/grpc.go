@@ -22,8 +22,8 @@ const (
 	window = 64 << 10 // bytes
 	// workers run handlers; more calls than these get goroutines of their own.
 	workers = 64
-	// buffer is for reading and for writing, of each connection however idle.
-	buffer = 4 << 10 // bytes
+	// buffer is for reading and for writing, while there is something to read or write.
+	buffer = 32 << 10 // bytes
 )
 
 // ServerConfig describes a gRPC server.

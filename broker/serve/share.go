@@ -2,10 +2,12 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -247,6 +249,15 @@ func (s *Shares) leave(o owner) {
 type ownedConn struct {
 	net.Conn
 	release func()
+}
+
+// SyscallConn lets gRPC wait for what comes without keeping a buffer for it.
+func (c *ownedConn) SyscallConn() (syscall.RawConn, error) {
+	raw, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return raw.SyscallConn()
 }
 
 // Close implements net.Conn.
