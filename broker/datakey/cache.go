@@ -20,6 +20,7 @@ type Cache struct {
 	stopped bool
 	entries map[ID]*entry
 	flights map[ID]*flight
+	stats   Stats
 }
 
 // New makes a cache. An error for which unreachable is true says nothing about the
@@ -62,8 +63,10 @@ func (c *Cache) look(ctx context.Context, id ID, size uint64, fetch Fetch) (*Dat
 		switch {
 		case e.current(now, c.limits):
 			e.used = now
+			c.stats.Cached++
 			return e.cached(size), nil, nil
 		case e.offline(now, c.limits) && now.Before(e.retry):
+			c.stats.Offline++
 			return e.cached(size), nil, nil
 		}
 	}
@@ -114,6 +117,7 @@ func (c *Cache) share(f *flight, size uint64) *DataKey {
 	defer c.mu.Unlock()
 	if e := f.brought; !e.wiped && e.room(size, c.limits) {
 		e.used = c.now()
+		c.stats.Fetched++
 		return e.take(size)
 	}
 	return nil
@@ -131,6 +135,7 @@ func (c *Cache) takeOffline(id ID, size uint64) *DataKey {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.offline(id, size); e != nil {
+		c.stats.Offline++
 		return e.cached(size)
 	}
 	return nil
@@ -147,5 +152,5 @@ func (c *Cache) offline(id ID, size uint64) *entry {
 func (c *Cache) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Status{Limits: c.limits, Keys: len(c.entries)}
+	return Status{Limits: c.limits, Keys: len(c.entries), Stats: c.stats}
 }

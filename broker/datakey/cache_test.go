@@ -399,3 +399,23 @@ func TestStop(t *testing.T) {
 	}
 	get(t, c, k, 0, context.Canceled)
 }
+
+func TestStats(t *testing.T) {
+	limits := usual
+	limits.Offline = time.Hour
+	inBubble(t, limits, func(t *testing.T, c *Cache, k *kms) {
+		k.set(errAway, 0)
+		get(t, c, k, 0, errAway)
+		k.set(nil, 0)
+		get(t, c, k, 2, nil)
+		get(t, c, k, 2, nil)
+		get(t, c, k, 2, nil)
+		time.Sleep(limits.Age)
+		k.set(errAway, 0)
+		get(t, c, k, 2, nil) // after a question
+		get(t, c, k, 2, nil) // without one
+		if got, want := c.Status().Stats, (Stats{Cached: 2, Fetched: 1, Offline: 2, Answered: 1, Failed: 2}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+}

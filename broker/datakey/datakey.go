@@ -61,7 +61,17 @@ type DataKey struct {
 // Status is how the cache is.
 type Status struct {
 	Limits
-	Keys int
+	Keys  int
+	Stats Stats
+}
+
+// Stats count since the start.
+type Stats struct {
+	// Uses of data keys that were in the cache, that KMS was asked for, and that
+	// were used although KMS could not be asked.
+	Cached, Fetched, Offline uint64
+	// Questions to KMS that it answered with a data key, and others.
+	Answered, Failed uint64
 }
 
 // entry is a data key in the cache.

@@ -57,8 +57,10 @@ func (c *Cache) land(f *flight, brought *DataKey, err error) {
 	if c.flights[f.id] == f {
 		delete(c.flights, f.id)
 	}
-	f.err = err
-	if err == nil {
+	if f.err = err; err != nil {
+		c.stats.Failed++
+	} else {
+		c.stats.Answered++
 		f.brought = &entry{DataKey: *brought, used: now, expires: f.asked.Add(c.limits.Age)}
 		if brought.Partial {
 			f.brought.expires = f.asked.Add(min(c.limits.Age, partialAge))

@@ -30,6 +30,7 @@ const (
 	labelOutcome   = "outcome"
 	labelRegion    = "region"
 	labelState     = "state"
+	labelSource    = "source"
 	labelWhat      = "what"
 )
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/broker/datakey"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/broker/serve"
@@ -66,6 +67,7 @@ func busy() *Metrics {
 			},
 			Renewals:   broker.Renewals{Done: 4, Failed: 1},
 			Unfinished: make([]*keyring.Import, 1),
+			DataKeys:   datakey.Status{Keys: 6, Stats: datakey.Stats{Cached: 10, Fetched: 11, Offline: 12, Answered: 13, Failed: 14}},
 			AuditSeq:   99, AuditErr: errors.New("no space left on device"),
 		}
 	})
@@ -125,6 +127,12 @@ func TestValues(t *testing.T) {
 		`kmsbroker_renewals_total{outcome="ok"} 4`,
 		`kmsbroker_renewals_total{outcome="failed"} 1`,
 		`kmsbroker_unfinished_imports 1`,
+		`kmsbroker_data_keys 6`,
+		`kmsbroker_data_key_uses_total{source="cache"} 10`,
+		`kmsbroker_data_key_uses_total{source="kms"} 11`,
+		`kmsbroker_data_key_uses_total{source="offline"} 12`,
+		`kmsbroker_data_key_fetches_total{outcome="ok"} 13`,
+		`kmsbroker_data_key_fetches_total{outcome="failed"} 14`,
 	} {
 		if !strings.Contains(text, "\n"+want+"\n") {
 			t.Errorf("no line %s", want)

@@ -32,6 +32,9 @@ type state struct {
 	expiresIn       *prometheus.Desc
 	renewals        *prometheus.Desc
 	unfinished      *prometheus.Desc
+	dataKeys        *prometheus.Desc
+	dataKeyUses     *prometheus.Desc
+	dataKeyFetches  *prometheus.Desc
 }
 
 func newState(status func() broker.Status) *state {
@@ -74,6 +77,14 @@ func newState(status func() broker.Status) *state {
 		labelOutcome)
 	s.unfinished = desc("unfinished_imports",
 		"Imports, rotations and extensions that were begun and have not ended.")
+	s.dataKeys = desc("data_keys",
+		"Data keys of envelopes in the cache.")
+	s.dataKeyUses = desc("data_key_uses_total",
+		"Uses of data keys for messages that were sealed or opened, by where the data key came from.",
+		labelSource)
+	s.dataKeyFetches = desc("data_key_fetches_total",
+		"Attempts to get a data key from KMS, each for all callers that wait for it.",
+		labelOutcome)
 	return s
 }
 
@@ -102,6 +113,13 @@ func (s *state) Collect(metrics chan<- prometheus.Metric) {
 	send.counter(s.auditSuppressed, float64(now.Audit.SuppressedDenials))
 	send.gauge(s.auditPending, float64(now.Audit.Pending))
 	s.collectKeys(send, now)
+	cache := now.DataKeys
+	send.gauge(s.dataKeys, float64(cache.Keys))
+	send.counter(s.dataKeyUses, float64(cache.Stats.Cached), "cache")
+	send.counter(s.dataKeyUses, float64(cache.Stats.Fetched), "kms")
+	send.counter(s.dataKeyUses, float64(cache.Stats.Offline), "offline")
+	send.counter(s.dataKeyFetches, float64(cache.Stats.Answered), "ok")
+	send.counter(s.dataKeyFetches, float64(cache.Stats.Failed), "failed")
 }
 
 func (s *state) collectCircuits(send sender, regions []broker.RegionStatus) {

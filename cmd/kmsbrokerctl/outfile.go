@@ -107,7 +107,19 @@ func (c *ctl) write(path string, data []byte) error {
 func (o *outFile) whole(data io.Reader) error {
 	if _, err := io.Copy(o.Writer, data); err != nil {
 		o.abandon()
-		return fmt.Errorf("write %s: %w", o.path, err)
+		return fmt.Errorf("write %s: %w", o.name(), err)
 	}
 	return o.finish()
+}
+
+// name is what the output is called in messages.
+func (o *outFile) name() string {
+	switch {
+	case o.path != "":
+		return o.path
+	case o.file != nil:
+		return o.file.Name()
+	default:
+		return "standard output"
+	}
 }

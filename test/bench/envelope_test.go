@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kmsbroker/kmsbroker/client"
 	"github.com/kmsbroker/kmsbroker/test/stage"
@@ -49,13 +52,14 @@ func BenchmarkSeal(b *testing.B) {
 const size = 1 << 30
 
 // seconds compares how long two ways take for a GiB each, in turns, and reports the
-// median rates in MiB/s and the median of the ratios.
-func seconds(b *testing.B, theirs, ours side) {
+// median rates in MiB/s and the median of the ratios. Before each turn comes settle.
+func seconds(b *testing.B, settle func(), theirs, ours side) {
 	b.Helper()
 	var ratios, t, o []float64
 	for round := range rounds + 1 {
 		took := map[string]float64{}
 		for _, s := range []side{theirs, ours} {
+			settle()
 			began := time.Now()
 			if err := s.do(b.Context()); err != nil {
 				b.Fatalf("%s: %v", s.name, err)
@@ -96,7 +100,7 @@ func BenchmarkStream(b *testing.B) {
 		return nil
 	}}
 	b.Run("seal", func(b *testing.B) {
-		seconds(b, bare, side{"seal", func(ctx context.Context) error {
+		seconds(b, func() {}, bare, side{"seal", func(ctx context.Context) error {
 			return r.client.SealWith(ctx, io.Discard, bytes.NewReader(memory), client.ToSeal{Key: "app-1", Size: size})
 		}})
 	})
@@ -105,7 +109,7 @@ func BenchmarkStream(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		seconds(b, bare, side{"open", func(ctx context.Context) error {
+		seconds(b, func() {}, bare, side{"open", func(ctx context.Context) error {
 			return r.client.OpenStream(ctx, io.Discard, bytes.NewReader(sealed), nil)
 		}})
 	})
@@ -149,11 +153,23 @@ func BenchmarkFile(b *testing.B) {
 			return exec.CommandContext(ctx, "sh", "-c", script, "sh", in, filepath.Join(dir, "copy")).Run()
 		}}
 	}
-	for _, ours := range []side{ctl("encrypt", in, sealed, "--key", "app-1"), ctl("decrypt", sealed, out)} {
-		for _, theirs := range []side{shell("cat", `rm -f "$2" && cat "$1" > "$2"`), shell("synced", `rm -f "$2" && cat "$1" > "$2" && sync "$2"`)} {
+	// Whoever waits for the disk would also wait for what was removed before.
+	settle := func() {
+		for _, name := range []string{filepath.Join(dir, "copy"), out} {
+			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+				b.Fatal(err)
+			}
+		}
+		unix.Sync()
+	}
+	if err := ctl("encrypt", in, sealed, "--key", "app-1").do(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	for _, ours := range []side{ctl("encrypt", in, out, "--key", "app-1"), ctl("decrypt", sealed, out)} {
+		for _, theirs := range []side{shell("cat", `cat "$1" > "$2"`), shell("synced", `cat "$1" > "$2" && sync "$2"`)} {
 			b.Run(ours.name+"/"+theirs.name, func(b *testing.B) {
 				resident = 0
-				seconds(b, theirs, ours)
+				seconds(b, settle, theirs, ours)
 				b.ReportMetric(float64(resident)/(1<<10), "resident-MiB")
 			})
 		}
