@@ -192,7 +192,7 @@ func TestBroker(t *testing.T) {
 	}
 	for _, method := range []string{http.MethodPost, http.MethodGet} {
 		t.Run("pop-core, "+method, func(t *testing.T) {
-			runNode(t, installNode(t), "http://"+b.address, method, b.scenario, "")
+			runNode(t, stage.InstallNode(t, "node"), "http://"+b.address, method, b.scenario, "")
 		})
 	}
 }
@@ -202,7 +202,7 @@ func TestBrokerTLS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := writePair(t, dir)
 	b := startBroker(t, fmt.Sprintf("tls_cert = %q\ntls_key = %q\n", cert, key))
-	runNode(t, installNode(t), "https://"+b.address, http.MethodPost, b.scenario, cert)
+	runNode(t, stage.InstallNode(t, "node"), "https://"+b.address, http.MethodPost, b.scenario, cert)
 	if err := NewRun(b.scenario, sdkV1{b.address, http.MethodPost}, Identity{}, nil).Do(b.scenario.Steps[0]); err == nil {
 		t.Error("an SDK was answered without TLS")
 	}

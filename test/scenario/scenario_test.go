@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/kmsapi/emulator"
+	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
 var root = Identity{ID: "LTAIscenario", Secret: "scenario-secret-4711"}
@@ -95,7 +96,7 @@ func putFaults(ctx context.Context, url string, rules []map[string]any) error {
 // TLS and without. The lock file names its version, and those of all that it
 // needs, with their hashes.
 func TestNode(t *testing.T) {
-	dir := installNode(t)
+	dir := stage.InstallNode(t, "node")
 	for method, listen := range map[string]func(http.Handler) *httptest.Server{
 		http.MethodPost: httptest.NewTLSServer, http.MethodGet: httptest.NewServer,
 	} {
@@ -108,27 +109,6 @@ func TestNode(t *testing.T) {
 			runNode(t, dir, web.URL, method, load(t), caFile)
 		})
 	}
-}
-
-// installNode makes a directory in which run.mjs finds what it needs.
-func installNode(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for _, name := range []string{"package.json", "package-lock.json", "run.mjs"} {
-		data, err := os.ReadFile(filepath.Join("node", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	install := exec.CommandContext(t.Context(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
-	install.Dir = dir
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, out)
-	}
-	return dir
 }
 
 // runNode holds a conversation with an endpoint, whose certificate is trusted when
