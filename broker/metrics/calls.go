@@ -20,6 +20,7 @@ type callMetrics struct {
 	total   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	refused *prometheus.CounterVec
+	remade  *prometheus.CounterVec
 }
 
 func newCallMetrics() callMetrics {
@@ -37,11 +38,15 @@ func newCallMetrics() callMetrics {
 			Namespace: namespace, Name: "refused_total",
 			Help: "Connections and calls that were refused because their caller, or all callers without a grant, had too many.",
 		}, []string{labelDoor, labelWhat}),
+		remade: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "sockets_remade_total",
+			Help: "Sockets that somebody had removed and the daemon has made again.",
+		}, []string{labelDoor}),
 	}
 }
 
 func (c callMetrics) all() []prometheus.Collector {
-	return []prometheus.Collector{c.total, c.seconds, c.refused}
+	return []prometheus.Collector{c.total, c.seconds, c.refused, c.remade}
 }
 
 // Door counts the calls at the door of that name.
@@ -60,6 +65,9 @@ func (m *Metrics) Refused(name string) func(what string) {
 	}
 	return func(what string) { m.calls.refused.WithLabelValues(name, what).Inc() }
 }
+
+// SocketRemade counts a socket of a door that was removed.
+func (m *Metrics) SocketRemade(door string) { m.calls.remade.WithLabelValues(door).Inc() }
 
 // outcome is "ok", "abandoned" by a caller that left, or the kind of the failure.
 func outcome(err error) string {

@@ -41,6 +41,7 @@ func busy() *Metrics {
 	call("Decrypt", fmt.Errorf("KMS: %w", context.Canceled), time.Second)
 	call("Decrypt", errors.New("x"), time.Second)
 	m.Refused("application")(serve.RefusedCall)
+	m.SocketRemade("application")
 
 	kms := m.KMS("cn-hangzhou")
 	kms.Attempted(reliable.Attempt{Operation: "Encrypt", Endpoint: "a", Number: 1, Outcome: reliable.Broken, Took: time.Second})

@@ -347,3 +347,36 @@ func TestOtherServicesEnd(t *testing.T) {
 		t.Error("the stream goes on")
 	}
 }
+
+// TestKeepRoomFor: the daemon reaches itself through a door that is full.
+func TestKeepRoomFor(t *testing.T) {
+	shares := NewShares(t.Context(), &Room{}, func(authz.Caller) bool { return false }, "s", func(string) {}).KeepRoomFor(7)
+	stranger, self := shares.owner(authz.Caller{PID: 8}), shares.owner(authz.Caller{PID: 7})
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	if _, err := shares.own(near, stranger); err == nil {
+		t.Error("a connection without room")
+	}
+	conn, err := shares.own(near, self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range maxStrangerCalls {
+		if err := shares.enter(stranger); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shares.all += maxAllCalls
+	if shares.enter(stranger) == nil {
+		t.Error("a call too many")
+	}
+	if err := shares.enter(self); err != nil {
+		t.Error(err)
+	}
+	shares.leave(self)
+	conn.Close()
+	if _, left := shares.used[self]; left {
+		t.Error("its share is used after the end")
+	}
+}

@@ -20,8 +20,8 @@ const answerTime = doors.CallTime + 15*time.Second
 func (h *house) alibabaSocket(ctx context.Context) door {
 	socket := doors.SocketConfig{Path: h.cfg.Sockets.Alibaba, Mode: 0o666, GID: -1}
 	shares := h.alibabaShares(ctx)
-	d := httpDoor(socketDoor(alibaba.Door, socket), h.alibabaServer(alibaba.OnSocket(shares)))
-	listen := onSocket(socket)
+	d := httpDoor(h.socketDoor(alibaba.Door, alibaba.Door, socket), h.alibabaServer(alibaba.OnSocket(shares)))
+	listen := d.listen
 	d.listen = func(ctx context.Context, refused func(what string)) (net.Listener, error) {
 		listener, err := listen(ctx, refused)
 		if err != nil {
@@ -31,6 +31,9 @@ func (h *house) alibabaSocket(ctx context.Context) door {
 	}
 	return d
 }
+
+// tcpName is what the socket unit of the TCP address calls it.
+const tcpName = alibaba.Door + "-tcp"
 
 // alibabaTCP answers applications that sign.
 func (h *house) alibabaTCP(ctx context.Context) (door, error) {
@@ -50,7 +53,10 @@ func (h *house) alibabaTCP(ctx context.Context) (door, error) {
 	address := h.cfg.Alibaba.Listen
 	d := httpDoor(door{name: alibaba.Door, at: "address " + address}, h.alibabaServer(callers))
 	d.listen = func(ctx context.Context, _ func(what string)) (net.Listener, error) {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		listener, err := h.passed.take(tcpName, "tcp", address)
+		if listener == nil && err == nil {
+			listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("alibaba.listen: %w", err)
 		}

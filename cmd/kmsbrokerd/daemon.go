@@ -22,6 +22,7 @@ import (
 
 // serve runs the daemon until ctx ends.
 func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.Logger) (err error) {
+	passed := passedBySystemd() // before there are processes that could inherit them
 	if err := makeDirectories(cfg); err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	running.Go(func() { core.KeepMaterial(backendCtx) })
 	running.Go(func() { core.KeepDataKeys(backendCtx) })
 	running.Go(func() { reload.serve(backendCtx, core) })
-	err = openDoors(ctx, &house{cfg, units, core, measured, log, doors.NewRoom()})
+	err = openDoors(ctx, &house{cfg, units, core, measured, log, doors.NewRoom(), passed})
 	stopBackends()
 	running.Wait()
 	stopErr := trail.Append(context.WithoutCancel(ctx), audit.Event{Action: audit.DaemonStop, Outcome: audit.Done})

@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
@@ -34,7 +31,7 @@ const drainTimeout = 10 * time.Second
 type door struct {
 	name   string
 	at     string // what messages call the place
-	path   string // of its socket, "" without one
+	path   string // of its socket, to be removed at the end; "" if there is nothing to remove
 	listen func(ctx context.Context, refused func(what string)) (net.Listener, error)
 	serve  func(net.Listener) error
 	stop   func() // lets calls in flight end for a while, then cuts them off
@@ -48,6 +45,7 @@ type house struct {
 	measured *metrics.Metrics
 	log      *slog.Logger
 	room     *doors.Room
+	passed   passedSockets
 }
 
 // doors makes what answers until ctx ends.
@@ -57,7 +55,7 @@ func (h *house) doors(ctx context.Context) ([]door, error) {
 	v1.RegisterControlServer(controlServer, control.New(h.core))
 	appServer := doors.NewServer(doors.ServerConfig{
 		Log: h.log, Observe: h.measured.Door(app.Door), Units: h.units,
-		Shares: doors.NewShares(ctx, h.room, h.core.Names, v1.Crypto_ServiceDesc.ServiceName, h.measured.Refused(app.Door)),
+		Shares: doors.NewShares(ctx, h.room, h.core.Names, v1.Crypto_ServiceDesc.ServiceName, h.measured.Refused(app.Door)).KeepRoomFor(os.Getpid()),
 	})
 	v1.RegisterCryptoServer(appServer, app.New(h.core, doors.NewCalls(h.log, h.measured.Door(app.Door))))
 	grpc_health_v1.RegisterHealthServer(appServer, &doors.Health{
@@ -65,11 +63,11 @@ func (h *house) doors(ctx context.Context) ([]door, error) {
 	})
 	reflection.Register(appServer)
 	all := []door{
-		grpcDoor(control.Door, doors.SocketConfig{Path: sockets.Control, Mode: 0o660, GID: sockets.AdminGID}, controlServer),
-		grpcDoor(app.Door, doors.SocketConfig{Path: sockets.Application, Mode: 0o666, GID: -1}, appServer),
+		grpcDoor(h.socketDoor(control.Door, control.Door, doors.SocketConfig{Path: sockets.Control, Mode: 0o660, GID: sockets.AdminGID}), controlServer),
+		grpcDoor(h.socketDoor(app.Door, app.Door, doors.SocketConfig{Path: sockets.Application, Mode: 0o666, GID: -1}), appServer),
 	}
 	if sockets.Metrics != "" {
-		all = append(all, metricsDoor(sockets, h.measured, h.log))
+		all = append(all, h.metricsDoor())
 	}
 	if sockets.Alibaba != "" {
 		all = append(all, h.alibabaSocket(ctx))
@@ -95,7 +93,8 @@ func (h *house) kubernetesSocket(ctx context.Context, provider config.Kubernetes
 	})
 	seeds := h.core.Seeds(broker.Provider{Name: provider.Name, Key: provider.Key, Envelope: provider.Envelope})
 	v2.RegisterKeyManagementServiceServer(server, kmsv2.New(seeds))
-	return grpcDoor(kmsv2.Door, doors.SocketConfig{Path: provider.Socket, Mode: 0o666, GID: -1}, server)
+	socket := doors.SocketConfig{Path: provider.Socket, Mode: 0o666, GID: -1}
+	return grpcDoor(h.socketDoor(kmsv2.Door, kmsv2.Door+"-"+provider.Name, socket), server)
 }
 
 // metricsName names the door of which nothing is audited.
@@ -107,29 +106,33 @@ const (
 	metricsTime   = 30 * time.Second
 )
 
-func metricsDoor(sockets config.Sockets, measured *metrics.Metrics, log *slog.Logger) door {
-	server := doors.NewHTTPServer(doors.HTTPConfig{Handler: measured.Handler(log), Log: log, MaxHeader: metricsHeader, AnswerTime: metricsTime})
-	socket := doors.SocketConfig{Path: sockets.Metrics, Mode: 0o660, GID: sockets.AdminGID}
-	return httpDoor(socketDoor(metricsName, socket), server)
+func (h *house) metricsDoor() door {
+	server := doors.NewHTTPServer(doors.HTTPConfig{Handler: h.measured.Handler(h.log), Log: h.log, MaxHeader: metricsHeader, AnswerTime: metricsTime})
+	socket := doors.SocketConfig{Path: h.cfg.Sockets.Metrics, Mode: 0o660, GID: h.cfg.Sockets.AdminGID}
+	return httpDoor(h.socketDoor(metricsName, metricsName, socket), server)
 }
 
-// onSocket listens on a Unix socket, on which no user can have all connections.
-func onSocket(socket doors.SocketConfig) func(context.Context, func(string)) (net.Listener, error) {
-	return func(ctx context.Context, refused func(what string)) (net.Listener, error) {
-		listener, err := doors.Listen(ctx, socket)
+// socketDoor listens on a Unix socket, on which no user can have all connections: on
+// the one that systemd has passed by that name, or on one of its own.
+func (h *house) socketDoor(name, passedAs string, socket doors.SocketConfig) door {
+	d := door{name: name, at: "socket " + socket.Path}
+	if h.passed[passedAs] == nil {
+		d.path = socket.Path
+	}
+	d.listen = func(ctx context.Context, refused func(what string)) (net.Listener, error) {
+		listener, err := h.passed.take(passedAs, "unix", socket.Path)
+		if listener == nil && err == nil {
+			listener, err = doors.Listen(ctx, socket)
+		}
 		if err != nil {
 			return nil, err
 		}
-		return doors.LimitPerUID(listener, refused), nil
+		return doors.LimitPerUID(listener.(*net.UnixListener), refused), nil //nolint:forcetypeassert // of a Unix socket
 	}
+	return d
 }
 
-func socketDoor(name string, socket doors.SocketConfig) door {
-	return door{name: name, at: "socket " + socket.Path, path: socket.Path, listen: onSocket(socket)}
-}
-
-func grpcDoor(name string, socket doors.SocketConfig, server *grpc.Server) door {
-	d := socketDoor(name, socket)
+func grpcDoor(d door, server *grpc.Server) door {
 	d.serve = server.Serve
 	d.stop = func() {
 		timer := time.AfterFunc(drainTimeout, server.Stop)
@@ -149,62 +152,4 @@ func httpDoor(d door, server *doors.HTTPServer) door {
 	}
 	d.stop = func() { server.Stop(drainTimeout) }
 	return d
-}
-
-// openDoors serves until ctx ends and the calls in flight did too.
-func openDoors(ctx context.Context, h *house) error {
-	all, err := h.doors(ctx)
-	switch {
-	case ctx.Err() != nil:
-		return nil // told to stop before it began
-	case err != nil:
-		return err
-	}
-	var serving sync.WaitGroup
-	failed := make(chan error, len(all))
-	defer serving.Wait()
-	for _, d := range all {
-		listener, err := d.listen(ctx, h.measured.Refused(d.name))
-		if err != nil {
-			stopAll(all)
-			return err
-		}
-		if d.path != "" {
-			defer os.Remove(d.path)
-		}
-		serving.Go(func() { failed <- d.open(listener) })
-	}
-	notify(h.log, daemon.SdNotifyReady)
-	sockets := h.cfg.Sockets
-	h.log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application, "metrics", sockets.Metrics,
-		"alibaba", sockets.Alibaba, "alibaba_tcp", h.cfg.Alibaba.Listen, "kubernetes", len(h.cfg.Kubernetes))
-	select {
-	case <-ctx.Done():
-		h.log.Info("kmsbrokerd stopping")
-	case err = <-failed:
-	}
-	notify(h.log, daemon.SdNotifyStopping)
-	stopAll(all)
-	return err
-}
-
-func (d door) open(listener net.Listener) error {
-	if err := d.serve(listener); err != nil {
-		return fmt.Errorf("%s: %w", d.at, err)
-	}
-	return nil
-}
-
-func stopAll(all []door) {
-	var stopping sync.WaitGroup
-	for _, d := range all {
-		stopping.Go(d.stop)
-	}
-	stopping.Wait()
-}
-
-func notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd was not notified", "error", err)
-	}
 }

@@ -26,6 +26,7 @@ type reloader struct {
 
 // read returns the grants of the file, which must be right as a whole.
 func (r *reloader) read() (broker.Reloaded, error) {
+	defer reloading(r.log)()
 	next, err := config.Load(r.path)
 	if err != nil {
 		return broker.Reloaded{}, brief(err)

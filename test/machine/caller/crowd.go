@@ -18,7 +18,9 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
@@ -160,36 +162,62 @@ func oversize() error {
 	}
 }
 
-// flood prints a line when a call has ended as told, and in the end how many succeeded,
-// were refused for being one too many, and failed.
+// once is what flood does for codes.OK, with calls that are made once whatever
+// becomes of them.
+func once(key string, n int) error {
+	conn, err := grpc.NewClient("unix:"+client.DefaultSocket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	crypto := v1.NewCryptoClient(conn)
+	return crowd(n, codes.OK, func(ctx context.Context, _ int) (codes.Code, error) {
+		_, err := crypto.Encrypt(ctx, &v1.EncryptRequest{Key: key, Plaintext: []byte("a secret")})
+		return status.Code(err), err
+	})
+}
+
+// flood has n calls under way, 32 on each connection.
 func flood(key string, n int, told codes.Code) error {
 	const perConnection = 32
+	var clients []*client.Client
+	for range (n + perConnection - 1) / perConnection {
+		c, err := client.New("")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
+	return crowd(n, told, func(ctx context.Context, i int) (codes.Code, error) {
+		_, err := clients[i/perConnection].Encrypt(ctx, key, []byte("a secret"), nil)
+		if e, ok := errors.AsType[*client.Error](err); ok {
+			return e.Code, err
+		}
+		return status.Code(err), err
+	})
+}
+
+// crowd makes calls, n at a time, until standard input ends. It prints a line when one
+// has ended as told, and in the end how many succeeded, were refused for being one too
+// many, and failed.
+func crowd(n int, told codes.Code, call func(ctx context.Context, i int) (codes.Code, error)) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	var mu sync.Mutex
 	ended := map[codes.Code]int{}
 	there := sync.OnceFunc(func() { fmt.Println("there") })
 	var callers sync.WaitGroup
-	var c *client.Client
 	for i := range n {
-		if i%perConnection == 0 {
-			var err error
-			if c, err = client.New(""); err != nil {
-				return err
-			}
-			defer c.Close()
-		}
-		mine := c
 		callers.Go(func() {
 			for ctx.Err() == nil {
-				_, err := mine.Encrypt(ctx, key, []byte("a secret"), nil)
-				code := status.Code(err)
-				if e, ok := errors.AsType[*client.Error](err); ok {
-					code = e.Code
-				}
+				code, callErr := call(ctx, i)
 				mu.Lock()
 				if ctx.Err() == nil {
 					ended[code]++
+					if code != codes.OK && code != codes.ResourceExhausted {
+						fmt.Fprintln(os.Stderr, callErr)
+					}
 				}
 				mu.Unlock()
 				if code == told {
@@ -205,7 +233,6 @@ func flood(key string, n int, told codes.Code) error {
 	for code, n := range ended {
 		if code != codes.OK && code != codes.ResourceExhausted {
 			other += n
-			fmt.Fprintln(os.Stderr, code, n)
 		}
 	}
 	fmt.Println(ended[codes.OK], ended[codes.ResourceExhausted], other)
