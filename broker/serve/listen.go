@@ -40,14 +40,22 @@ func Listen(ctx context.Context, config SocketConfig) (*net.UnixListener, error)
 	}
 	// The name will be another one; the daemon removes it when it stops.
 	listener.SetUnlinkOnClose(false)
-	err = errors.Join(
-		os.Chmod(private, config.Mode),
-		os.Chown(private, -1, config.GID),
-		os.Rename(private, config.Path))
+	err = errors.Join(os.Chmod(private, config.Mode), GiveToGroup(private, config.GID), os.Rename(private, config.Path))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make socket %s: %w", config.Path, err), listener.Close())
 	}
 	return listener, nil
+}
+
+// GiveToGroup makes a group own a file, unless that is -1. It does nothing where the
+// group has it already, by what made it or by its directory's set-group-ID bit: a
+// sandbox may forbid chown(2).
+func GiveToGroup(path string, gid int) error {
+	info, err := os.Lstat(path)
+	if err != nil || gid < 0 || int(info.Sys().(*syscall.Stat_t).Gid) == gid {
+		return err
+	}
+	return os.Lchown(path, -1, gid)
 }
 
 const bindName = "s"

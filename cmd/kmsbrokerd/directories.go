@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/kmsbroker/kmsbroker/broker/config"
+	doors "github.com/kmsbroker/kmsbroker/broker/serve"
 )
 
 // pluginSockets is the private directory for the sockets of one backend's
@@ -52,18 +53,18 @@ func makeDirectories(cfg *config.Config) error {
 	return nil
 }
 
-// make leaves a directory alone that is there already: systemd, the package or
-// an administrator chose its rights. It only insists that nobody else can
-// exchange what lies in it.
+// make leaves the mode of a directory alone that is there already: systemd, the package
+// or an administrator chose it. It only insists that nobody else can exchange what lies
+// in it, and gives it to its group.
 func (d directory) make() error {
 	err := os.Mkdir(d.path, d.mode)
 	if errors.Is(err, os.ErrExist) {
 		err = d.check()
 	}
-	if err != nil || d.gid < 0 {
+	if err != nil {
 		return err
 	}
-	return os.Chown(d.path, -1, d.gid)
+	return doors.GiveToGroup(d.path, d.gid)
 }
 
 func (d directory) check() error {

@@ -24,7 +24,9 @@ func Process(maxFiles uint64) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("make the process undumpable: %w", err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+	// prlimit(2), because filters of system calls that let programs ask for their limits
+	// rarely have setrlimit(2).
+	if err := unix.Prlimit(0, unix.RLIMIT_CORE, &unix.Rlimit{}, nil); err != nil {
 		return fmt.Errorf("forbid core files: %w", err)
 	}
 	var files unix.Rlimit
@@ -33,7 +35,7 @@ func Process(maxFiles uint64) error {
 	}
 	files.Max = min(files.Max, maxFiles)
 	files.Cur = files.Max
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &files, nil); err != nil {
 		return fmt.Errorf("limit open files: %w", err)
 	}
 	return nil

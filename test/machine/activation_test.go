@@ -7,30 +7,15 @@ import (
 	"testing"
 )
 
-// socketUnits are those that an installation has enabled.
-var socketUnits = []string{"kmsbrokerd-control.socket", "kmsbrokerd-application.socket", "kmsbrokerd-alibaba.socket", "kmsbrokerd-metrics.socket"}
-
-// activate lets systemd have the sockets, before there is a daemon.
-func (b *Broker) activate() {
-	b.t.Helper()
-	b.Must(b.Exec(nil, "systemctl", "stop", daemonUnit))
-	b.Install("/usr/lib/tmpfiles.d/kmsbroker.conf", "root:root", 0o644, b.packaged("kmsbroker.tmpfiles"))
-	b.Must(b.Exec(nil, "systemd-tmpfiles", "--create", "kmsbroker.conf"))
-	for _, unit := range append([]string{"kmsbrokerd-kubernetes@.socket"}, socketUnits...) {
-		b.Install("/etc/systemd/system/"+unit, "root:root", 0o644, b.packaged(unit))
-	}
-	b.Must(b.Exec(nil, "systemctl", "daemon-reload"))
-	b.Must(b.Exec(nil, append([]string{"systemctl", "start"}, socketUnits...)...))
-}
-
 // TestSocketActivation: sockets are there before the daemon, with their rights, and
 // the first caller starts it.
 func TestSocketActivation(t *testing.T) {
 	b := BootBroker(t, applications)
 	b.Import("payments")
-	b.activate()
-	rights := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %G' admin admin/control.sock kms.sock alibaba.sock metrics.sock"))
-	want := "admin 750 kmsbroker-admin\nadmin/control.sock 660 kmsbroker-admin\nkms.sock 666 root\nalibaba.sock 666 root\nmetrics.sock 660 kmsbroker-admin\n"
+	b.Must(b.Exec(nil, "systemctl", "stop", daemonUnit))
+	rights := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %U:%G' admin admin/control.sock kms.sock alibaba.sock metrics.sock"))
+	want := "admin 750 kmsbroker:kmsbroker-admin\nadmin/control.sock 660 kmsbroker:kmsbroker-admin\nkms.sock 666 root:root\n" +
+		"alibaba.sock 666 root:root\nmetrics.sock 660 kmsbroker:kmsbroker-admin\n"
 	if rights != want {
 		t.Errorf("the sockets are\n%swant\n%s", rights, want)
 	}
@@ -41,7 +26,7 @@ func TestSocketActivation(t *testing.T) {
 	b.Refused(b.Ctl(As{User: Alice}, "status"), 4, "permission denied")
 	b.Must(b.Ctl(As{User: Carol}, "status"))
 	b.Must(b.Exec(nil, "systemctl", "stop", daemonUnit))
-	if now := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %G' admin admin/control.sock kms.sock alibaba.sock metrics.sock")); now != want {
+	if now := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %U:%G' admin admin/control.sock kms.sock alibaba.sock metrics.sock")); now != want {
 		t.Errorf("after the daemon the sockets are\n%s", now)
 	}
 	b.Must(b.Encrypt(As{User: Alice}, "payments"))
@@ -53,7 +38,6 @@ func TestActivatedRestart(t *testing.T) {
 	b := BootBroker(t, toCrowd)
 	b.installCaller()
 	b.Import("crowd")
-	b.activate()
 	once := b.Start(As{User: Bob}, callerProgram, "once", "crowd", "8")
 	if got := once.Line(); got != "there" {
 		t.Fatal(got)
@@ -80,7 +64,7 @@ func TestActivatedRestart(t *testing.T) {
 func TestActivationMistakes(t *testing.T) {
 	b := BootBroker(t, applications)
 	b.Import("payments")
-	b.activate()
+	b.Must(b.Exec(nil, "systemctl", "stop", daemonUnit))
 	b.Must(b.Exec(nil, "systemctl", "start", "kmsbrokerd-kubernetes@prod.socket"))
 	b.Must(b.Encrypt(As{User: Alice}, "payments"))
 	if journal := b.Journal(daemonUnit); !strings.Contains(journal, "kubernetes-prod") {
@@ -94,4 +78,18 @@ func TestActivationMistakes(t *testing.T) {
 	if journal := b.Journal(daemonUnit); !strings.Contains(journal, "change ListenStream=") {
 		t.Errorf("the journal does not tell why:\n%s", journal)
 	}
+}
+
+// TestWithoutActivation: a daemon that systemd passes nothing opens its own sockets, in
+// directories whose group they have.
+func TestWithoutActivation(t *testing.T) {
+	b := BootBroker(t, applications)
+	b.Import("payments")
+	b.Must(b.Exec(nil, "systemctl", "stop", daemonUnit))
+	b.Must(b.Exec(nil, append([]string{"systemctl", "mask", "--now"}, socketUnits...)...))
+	b.Must(b.Exec(nil, "chmod", "g+s", "/run/kmsbroker/admin"))
+	b.Must(b.Exec(nil, "systemctl", "start", daemonUnit))
+	b.Must(b.Encrypt(As{User: Alice}, "payments"))
+	b.Must(b.Ctl(As{User: Carol}, "status"))
+	b.Refused(b.Ctl(As{User: Alice}, "status"), 4, "permission denied")
 }

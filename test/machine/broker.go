@@ -42,6 +42,9 @@ const (
 	secret     = "machine-test-secret-4711"
 )
 
+// socketUnits are those that the service wants.
+var socketUnits = []string{"kmsbrokerd-control.socket", "kmsbrokerd-application.socket", "kmsbrokerd-alibaba.socket", "kmsbrokerd-metrics.socket"}
+
 // emulatorUnit starts everything that needs the emulator once it answers.
 const emulatorUnit = `
 [Service]
@@ -107,7 +110,11 @@ func (b *Broker) installUnits() {
 	b.Install("/usr/lib/sysusers.d/kmsbroker.conf", "root:root", 0o644, b.packaged("kmsbroker.sysusers"))
 	b.Install("/usr/lib/sysusers.d/people.conf", "root:root", 0o644, []byte(people))
 	b.Must(b.Exec(nil, "systemd-sysusers"))
-	b.Install("/etc/systemd/system/"+daemonUnit, "root:root", 0o644, b.packaged(daemonUnit))
+	for _, unit := range append([]string{daemonUnit, "kmsbrokerd-kubernetes@.socket"}, socketUnits...) {
+		b.Install("/usr/lib/systemd/system/"+unit, "root:root", 0o644, b.packaged(unit))
+	}
+	b.Install("/usr/lib/tmpfiles.d/kmsbroker.conf", "root:root", 0o644, b.packaged("kmsbroker.tmpfiles"))
+	b.Must(b.Exec(nil, "systemd-tmpfiles", "--create", "kmsbroker.conf"))
 	b.Install("/etc/systemd/system/"+daemonUnit+".d/site.conf", "root:root", 0o644, []byte(siteConf))
 	b.Install("/etc/systemd/system/emulator.service", "root:root", 0o644, []byte(emulatorUnit))
 }
