@@ -105,3 +105,14 @@ func (b *Broker) unified() string {
 	b.t.Helper()
 	return strings.TrimSpace(b.Must(b.Exec(nil, "findmnt", "-rn", "-t", "cgroup2", "-o", "TARGET")))
 }
+
+// TestExposure has systemd judge the unit that ships: 15 is its 1.5 out of 10.
+func TestExposure(t *testing.T) {
+	m := Boot(t)
+	b := &Broker{m}
+	b.installUnits()
+	b.Must(b.Exec(nil, "systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", "/usr/lib/systemd/system/"+daemonUnit))
+	if r := b.Exec(nil, "systemd-analyze", "security", "--offline=true", "--threshold=10", "--no-pager", "/usr/lib/systemd/system/"+daemonUnit); r.Status == 0 {
+		t.Errorf("nothing is too much: %v", r)
+	}
+}
