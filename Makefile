@@ -2,10 +2,14 @@
 
 SHELL    := /bin/bash
 GO       ?= go
-VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo dev)
+# A release is a tag; between releases versions are ordered by the time of the commit.
+VERSION  ?= $(shell git describe --tags --match 'v[0-9]*' --exact-match 2>/dev/null | sed 's/^v//' | grep . || \
+	TZ=UTC git log -1 --date=format-local:%Y%m%d%H%M%S --format='0.0.0~%cd.%h' 2>/dev/null || echo dev)
+COMMIT   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # The version comes from here and not from the stamp, which Go cannot make in a
 # checkout that belongs to somebody else.
-BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+BUILD    := github.com/kmsbroker/kmsbroker/internal/build
+BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -X $(BUILD).version=$(VERSION) -X $(BUILD).commit=$(COMMIT)'
 BIN      := $(CURDIR)/bin
 CACHE    := $(CURDIR)/.cache
 FUZZTIME ?= 60s

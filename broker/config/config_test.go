@@ -171,7 +171,6 @@ func TestProblems(t *testing.T) {
 		return minimal + "[[grant]]\nkeys = ['k']\noperations = ['encrypt']\nusers = ['alice']\n" + text
 	}
 	tests := []struct{ name, file, want string }{
-		{"empty", "", "f:1: kms is missing"},
 		{"syntax", minimal + "a = = 1\n", "f:4: "},
 		{"duplicate key", minimal + "region = 'x'\n", "f:4: "},
 		{"duplicate table", minimal + "[kms]\n", "f:4: "},
@@ -301,7 +300,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parse("f", data, testAccounts)
 		if err == nil {
-			if c.KMS.Default.Region == "" || !filepath.IsAbs(c.Sockets.Control) {
+			if (c.KMS.Default.Region == "") != (len(c.KMS.AllRegions()) == 0) || !filepath.IsAbs(c.Sockets.Control) {
 				t.Errorf("incomplete: %+v", c)
 			}
 			return
@@ -316,4 +315,12 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestNothing: what a package installs has nothing in it, and is in order.
+func TestNothing(t *testing.T) {
+	got, err := parse("empty.toml", nil, testAccounts)
+	if err != nil || len(got.KMS.AllRegions()) != 0 || len(got.Backends) != 0 || got.StateDir != DefaultStateDir {
+		t.Errorf("%+v, %v", got, err)
+	}
 }

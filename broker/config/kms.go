@@ -7,7 +7,8 @@ import (
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
-// KMS says where Alibaba Cloud KMS is and who the broker is there.
+// KMS says where Alibaba Cloud KMS is and who the broker is there. Its zero value is
+// none: a daemon without it has not been told yet.
 type KMS struct {
 	Default     Region
 	Others      []Region // ordered by name
@@ -38,7 +39,12 @@ type Quota struct {
 }
 
 // AllRegions lists the default region and the others.
-func (k KMS) AllRegions() []Region { return append([]Region{k.Default}, k.Others...) }
+func (k KMS) AllRegions() []Region {
+	if k.Default.Region == "" {
+		return nil
+	}
+	return append([]Region{k.Default}, k.Others...)
+}
 
 func (t *table) kms() KMS {
 	k := KMS{Credentials: t.credentials()}

@@ -32,10 +32,8 @@ func (t *table) config() *Config {
 		PluginDir:  t.absolute("plugin_dir", DefaultPluginDir),
 		LogLevel:   t.logLevel("log_level"),
 	}
-	if t.present("kms") {
-		if sub, ok := t.table("kms"); ok {
-			c.KMS = sub.kms()
-		}
+	if sub, ok := t.table("kms"); ok {
+		c.KMS = sub.kms()
 	}
 	sockets, ok := t.table("sockets")
 	if !ok {

@@ -38,6 +38,10 @@ type Endpoints struct {
 
 // In returns the KMS of a region; "" is the default region.
 func (e Endpoints) In(region string) (Endpoint, error) {
+	if len(e.ByRegion) == 0 {
+		return Endpoint{}, failure.New(failure.WrongState, "KMS_MISSING", "no KMS is configured").
+			WithHint("add [kms] with a region and credentials to the configuration of kmsbrokerd and restart it")
+	}
 	if region == "" {
 		region = e.Default
 	}

@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/client"
+	"github.com/kmsbroker/kmsbroker/internal/build"
 )
 
 func (c *ctl) backendCheck() *cobra.Command {
@@ -25,7 +26,7 @@ SHA-256, the programs with their versions, the time, and for each check what was
 the device's own code. A check that cannot be made from here is reported as not run, with
 the reason. Exit status 1 unless the backend passed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req.Name, req.Client = args[0], "kmsbrokerctl "+version
+			req.Name, req.Client = args[0], "kmsbrokerctl "+build.Version()
 			return c.control(func(_ *client.Conn, control v1.ControlClient) error {
 				found, err := c.followCheck(cmd, control, req)
 				if err != nil {

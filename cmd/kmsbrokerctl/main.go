@@ -16,11 +16,9 @@ import (
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/client"
+	"github.com/kmsbroker/kmsbroker/internal/build"
 	"github.com/kmsbroker/kmsbroker/kmsapi/ram"
 )
-
-// version is set by the Makefile.
-var version = "dev"
 
 // Exit statuses. Scripts rely on them.
 const (
@@ -106,7 +104,7 @@ func (c *ctl) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "kmsbrokerctl",
 		Short:         "Administer kmsbrokerd: keys born in an HSM, imported into Alibaba Cloud KMS",
-		Version:       version,
+		Version:       build.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -120,6 +118,7 @@ func (c *ctl) command() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate(build.Line(root.Name()) + "\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "socket of the daemon (default "+defaultControl+", for encrypt, decrypt, reencrypt and whoami "+client.DefaultSocket+")")
 	flags.StringVarP(&c.output, "output", "o", "table", "output format: table or json")

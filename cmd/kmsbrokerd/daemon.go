@@ -18,6 +18,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/broker/metrics"
 	doors "github.com/kmsbroker/kmsbroker/broker/serve"
+	"github.com/kmsbroker/kmsbroker/internal/build"
 )
 
 // serve runs the daemon until ctx ends.
@@ -40,7 +41,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	if err != nil {
 		return err
 	}
-	measured := metrics.New(version)
+	measured := metrics.New(build.Version())
 	regions, closeKMS, err := openKMS(cfg.KMS, measured.KMS, log)
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	warnOfApps(cfg.Grants, cfg.Alibaba.Listen, log)
 	reload.unitsUnknown = units.Unknown()
 	core := broker.New(broker.Config{
-		Version: version, Keyring: keys, Audit: trail, Backends: backends,
+		Version: build.Version(), Keyring: keys, Audit: trail, Backends: backends,
 		Regions: regions, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now, Log: log, Evidence: signer,
 		Reload: reload.read, UnitsUnknown: units.Unknown(), Envelope: datakey.Limits(cfg.Envelope),
 	})
@@ -63,7 +64,12 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	}
 	for _, region := range regions.Regions() {
 		endpoint := regions.ByRegion[region]
-		log.Info("kmsbrokerd starting", "version", version, "region", region, "endpoint", endpoint.URL, "genuine", endpoint.Genuine)
+		log.Info("kmsbrokerd starting", "version", build.Version(), "region", region, "endpoint", endpoint.URL, "genuine", endpoint.Genuine)
+	}
+
+	if len(cfg.Backends) == 0 || len(regions.ByRegion) == 0 {
+		log.Warn("there is nothing to do before [kms] and a [backend.NAME] are configured: see kmsbrokerd.toml(5), or run `kmsbrokerctl init`",
+			"backends", len(cfg.Backends), "regions", len(regions.ByRegion))
 	}
 
 	// The backends outlive the doors, so that calls in flight can end.
@@ -92,10 +98,14 @@ func auditOptions(cfg *config.Config, keys *keyring.Keyring, log *slog.Logger) a
 }
 
 func recordStart(ctx context.Context, trail *audit.Log, regions importer.Endpoints) error {
+	if len(regions.ByRegion) == 0 {
+		details := map[string]string{audit.DetailVersion: build.Version()}
+		return trail.Append(ctx, audit.Event{Action: audit.DaemonStart, Outcome: audit.Done, Details: details})
+	}
 	for _, region := range regions.Regions() {
 		endpoint := regions.ByRegion[region]
 		details := map[string]string{
-			audit.DetailVersion: version, audit.DetailRegion: region, audit.DetailEndpoint: endpoint.URL,
+			audit.DetailVersion: build.Version(), audit.DetailRegion: region, audit.DetailEndpoint: endpoint.URL,
 		}
 		if !endpoint.Genuine {
 			details[audit.DetailForeign] = "true"

@@ -15,11 +15,9 @@ import (
 	"syscall"
 
 	"github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/internal/build"
 	"github.com/kmsbroker/kmsbroker/internal/protect"
 )
-
-// version is set by the Makefile.
-var version = "dev"
 
 // maxFiles is enough for every user of a large machine to have as many connections
 // as one may have, and known whatever the distribution allows.
@@ -52,7 +50,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "kmsbrokerd: unexpected argument %q\n", flags.Arg(0))
 		return exitConfig
 	case *showVersion:
-		fmt.Fprintln(stdout, "kmsbrokerd", version)
+		fmt.Fprintln(stdout, build.Line("kmsbrokerd"))
 		return 0
 	}
 	if err := protect.Process(maxFiles); err != nil {
