@@ -29,9 +29,8 @@ func (b *Broker) encrypt(ctx context.Context, call Call, key, region string, pla
 			return nil, err
 		}
 		event.KeyID = cmk.KeyID
-		if len(plaintext) > kmsapi.MaxPlaintext {
-			return nil, failure.New(failure.Invalid, "PLAINTEXT_SIZE", "the plaintext has %d bytes, KMS encrypts at most %d",
-				len(plaintext), kmsapi.MaxPlaintext).
+		if most := ours.limit(kmsapi.MaxPlaintext); len(plaintext) > most {
+			return nil, failure.New(failure.Invalid, "PLAINTEXT_SIZE", "the plaintext has %d bytes, KMS encrypts at most %d", len(plaintext), most).
 				WithHint("encrypt the data with a data key and the data key with KMS")
 		}
 		resp, err := kms.Encrypt(ctx, kmsapi.EncryptRequest{KeyID: cmk.KeyID, Plaintext: plaintext, Context: ours.bound(encryptionContext)})

@@ -29,6 +29,11 @@ func (b *Broker) KeepDataKeys(ctx context.Context) { b.dataKeys.Keep(ctx) }
 // unreachable is whether KMS said nothing about a data key because it could not be
 // asked. That the broker's own identity was refused is an answer.
 func unreachable(err error) bool {
+	if f, ok := errors.AsType[*failure.Error](err); ok && f.Err != nil {
+		if several, ok := f.Err.(interface{ Unwrap() []error }); ok {
+			return !slices.ContainsFunc(several.Unwrap(), func(err error) bool { return !unreachable(err) })
+		}
+	}
 	if e, ok := errors.AsType[*kmsapi.Error](err); ok {
 		return e.Status == 0 || e.Throttled() || e.Status >= http.StatusInternalServerError
 	}
@@ -154,8 +159,17 @@ func (p place) generate(ctx context.Context, key string) (*datakey.DataKey, erro
 	if err != nil {
 		return nil, err
 	}
-	made := &datakey.DataKey{Plaintext: resp.Plaintext, KeyID: resp.KeyID, RequestID: resp.RequestID, Wrapped: []envelope.WrappedKey{p.wrapped(resp.CiphertextBlob)}}
-	return made, p.check(made)
+	made := &datakey.DataKey{Plaintext: resp.Plaintext, KeyID: resp.KeyID, RequestID: resp.RequestID}
+	if err := p.check(made); err != nil {
+		return nil, err
+	}
+	wrapped, err := p.wrapped(resp.CiphertextBlob)
+	if err != nil {
+		clear(made.Plaintext)
+		return nil, err
+	}
+	made.Wrapped = []envelope.WrappedKey{wrapped}
+	return made, nil
 }
 
 // check refuses what is no data key of this place.
@@ -170,8 +184,13 @@ func (p place) check(k *datakey.DataKey) error {
 	return err
 }
 
-func (p place) wrapped(blob string) envelope.WrappedKey {
-	return envelope.WrappedKey{Region: p.cmk.Region, KeyID: p.cmk.KeyID, CiphertextBlob: blob}
+// wrapped refuses a blob that has no place in an envelope.
+func (p place) wrapped(blob string) (envelope.WrappedKey, error) {
+	w := envelope.WrappedKey{Region: p.cmk.Region, KeyID: p.cmk.KeyID, CiphertextBlob: blob}
+	if err := w.Check(); err != nil {
+		return w, failure.New(failure.Corrupt, "KMS", "KMS of %s answered with something that is no ciphertext blob: %v", p.cmk.Region, err)
+	}
+	return w, nil
 }
 
 // wrapElsewhere encrypts a data key in other regions, in all at once.
@@ -185,13 +204,19 @@ func wrapElsewhere(ctx context.Context, key string, plaintext []byte, places []p
 			if err == nil {
 				err = sameCMK(resp.KeyID, p.cmk)
 			}
-			if failures[i] = err; err == nil {
-				results[i] = p.wrapped(resp.CiphertextBlob)
+			if err == nil {
+				results[i], err = p.wrapped(resp.CiphertextBlob)
 			}
+			failures[i] = err
 		})
 	}
 	asking.Wait()
-	wrapped := slices.DeleteFunc(results, func(w envelope.WrappedKey) bool { return w == envelope.WrappedKey{} })
+	var wrapped []envelope.WrappedKey
+	for i, w := range results {
+		if failures[i] == nil {
+			wrapped = append(wrapped, w)
+		}
+	}
 	return wrapped, slices.DeleteFunc(failures, func(err error) bool { return err == nil })
 }
 
@@ -202,10 +227,10 @@ func (b *Broker) openingDataKey(ctx context.Context, r authz.Request, h *envelop
 		return nil, err
 	}
 	id := datakey.ID{Key: h.Key, What: join(places, func(p place) string { return p.cmk.KeyID + " " + p.blob }, " ")}
-	return b.dataKeys.Get(ctx, id, 0, func(ctx context.Context) (*datakey.DataKey, error) {
+	dataKey, err := b.dataKeys.Get(ctx, id, 0, func(ctx context.Context) (*datakey.DataKey, error) {
 		var failed []error
 		for _, p := range places {
-			opened, err := p.open(ctx, r)
+			opened, err := p.open(ctx, r.Key)
 			if err == nil {
 				return opened, nil
 			}
@@ -213,7 +238,15 @@ func (b *Broker) openingDataKey(ctx context.Context, r authz.Request, h *envelop
 		}
 		return nil, severally(failed)
 	})
+	if errors.Is(err, errForeign) {
+		err = foreign(r)
+	}
+	return dataKey, err
 }
+
+// errForeign is what becomes of a data key that no CMK of the key has opened. Several
+// may wait for it, and each is told with its own name.
+var errForeign = failure.New(failure.Denied, "FOREIGN_CIPHERTEXT", "the data key was not made with this key")
 
 // openingPlaces are those that a header names and that are the key's, of any
 // generation. KMS is asked about nothing else.
@@ -236,14 +269,14 @@ func (b *Broker) openingPlaces(r authz.Request, h *envelope.Header, region strin
 	return places, nil
 }
 
-func (p place) open(ctx context.Context, r authz.Request) (*datakey.DataKey, error) {
-	resp, err := p.endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: p.blob, Context: dataKeyContext(r.Key)})
+func (p place) open(ctx context.Context, key string) (*datakey.DataKey, error) {
+	resp, err := p.endpoint.KMS.Decrypt(ctx, kmsapi.DecryptRequest{CiphertextBlob: p.blob, Context: dataKeyContext(key)})
 	if err != nil {
 		return nil, discreet(err)
 	}
 	opened := &datakey.DataKey{Plaintext: resp.Plaintext, KeyID: resp.KeyID, RequestID: resp.RequestID}
 	if p.check(opened) != nil {
-		return nil, foreign(r)
+		return nil, errForeign
 	}
 	return opened, nil
 }

@@ -41,7 +41,7 @@ type Opening struct {
 }
 
 // SealingKey makes the header of a new message and its key, and nothing of the data
-// key leaves. The answer is wiped after use.
+// key leaves. The caller may wipe the answer once it is sent.
 func (b *Broker) SealingKey(ctx context.Context, call Call, req Sealing) (*envelope.Message, error) {
 	return b.newMessage(ctx, call, req, audit.EnvelopeKey, func(*envelope.Message) error { return nil })
 }
@@ -69,8 +69,8 @@ func (b *Broker) newMessage(ctx context.Context, call Call, req Sealing, form st
 		if _, err := b.permit(authz.Request{Caller: call.Caller, Operation: authz.Encrypt, Key: req.Key, Context: req.Context}); err != nil {
 			return nil, err
 		}
-		if form == audit.EnvelopeMessage && req.Size > MaxSealed {
-			return nil, failure.New(failure.Invalid, "PLAINTEXT_SIZE", "the plaintext has %d bytes, the daemon seals at most %d", req.Size, MaxSealed).
+		if most := req.ours.limit(MaxSealed); form == audit.EnvelopeMessage && req.Size > uint64(most) {
+			return nil, failure.New(failure.Invalid, "PLAINTEXT_SIZE", "the plaintext has %d bytes, the daemon seals at most %d", req.Size, most).
 				WithHint("seal it as a stream, which the client does with a message key")
 		}
 		dataKey, err := b.sealingDataKey(ctx, req)
@@ -79,6 +79,10 @@ func (b *Broker) newMessage(ctx context.Context, call Call, req Sealing, form st
 		}
 		defer clear(dataKey.Plaintext)
 		event.KeyID, event.RequestID = dataKey.KeyID, dataKey.RequestID
+		if !req.ours.mayBeAll(dataKey.Wrapped) {
+			// It would not be opened under the KeyID that it is to have.
+			return nil, failure.New(failure.Unavailable, "ROTATED", "key %q was rotated in the meantime", req.Key).WithHint("try again")
+		}
 		m, err := envelope.New(req.Key, dataKey.Wrapped, dataKey.Plaintext, req.ours.bound(req.Context))
 		if err != nil {
 			return nil, err
@@ -95,7 +99,7 @@ func (b *Broker) OpeningKey(ctx context.Context, call Call, req Opening, header 
 }
 
 // Open opens a message whose plaintext has up to MaxSealed bytes. It returns the
-// name of its key as well. The caller wipes the plaintext.
+// name of its key as well.
 func (b *Broker) Open(ctx context.Context, call Call, req Opening, message []byte) (plaintext []byte, key string, err error) {
 	header, segments, err := envelope.Split(message)
 	if err != nil {
@@ -132,7 +136,7 @@ func (b *Broker) openMessage(ctx context.Context, call Call, req Opening, header
 		if _, err := b.permit(request); err != nil {
 			return nil, err
 		}
-		if req.Key != "" && req.Key != h.Key || !req.ours.mayBeAll(h) {
+		if req.Key != "" && req.Key != h.Key || !req.ours.mayBeAll(h.WrappedKeys) {
 			return nil, foreign(request)
 		}
 		dataKey, err := b.openingDataKey(ctx, request, h, req.Region)

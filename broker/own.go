@@ -16,6 +16,16 @@ type own struct {
 	// keyID has the CMKs that may have made a ciphertext, joined by keyIDSeparator; ""
 	// is all of the key.
 	keyID string
+	// most is how long a plaintext may be, in bytes; 0 is what others may.
+	most int
+}
+
+// limit is how long a plaintext may be where others may have that many bytes.
+func (o own) limit(others int) int {
+	if o.most > 0 {
+		return o.most
+	}
+	return others
 }
 
 // mayBe is whether a CMK may have made the ciphertext.
@@ -34,8 +44,8 @@ func (o own) bound(encryptionContext map[string]string) map[string]string {
 }
 
 // mayBeAll is mayBe of all that opens an envelope.
-func (o own) mayBeAll(h *envelope.Header) bool {
-	return !slices.ContainsFunc(h.WrappedKeys, func(w envelope.WrappedKey) bool { return !o.mayBe(w.KeyID) })
+func (o own) mayBeAll(wrapped []envelope.WrappedKey) bool {
+	return !slices.ContainsFunc(wrapped, func(w envelope.WrappedKey) bool { return !o.mayBe(w.KeyID) })
 }
 
 // detailed returns the details and another one.

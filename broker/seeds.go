@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -78,10 +79,7 @@ func validUID(uid string) bool {
 func (s *Seeds) Encrypt(ctx context.Context, call Call, uid string, plaintext []byte) (seed *Seed, err error) {
 	defer s.doubt(&err)
 	b, p, ours := s.broker, s.provider, s.ours(uid)
-	if len(plaintext) > maxSeed {
-		return nil, b.finish(withApplication(ctx, call), encryptEvent(p.Key),
-			failure.New(failure.Invalid, "PLAINTEXT_SIZE", "the seed has %d bytes, more than %d", len(plaintext), maxSeed))
-	}
+	ours.most = maxSeed
 	if !p.Envelope {
 		made, err := b.encrypt(ctx, call, p.Key, "", plaintext, nil, ours)
 		if err != nil {
@@ -89,30 +87,21 @@ func (s *Seeds) Encrypt(ctx context.Context, call Call, uid string, plaintext []
 		}
 		return &Seed{Ciphertext: []byte(made.CiphertextBlob), KeyID: made.KeyID}, nil
 	}
+	// Why there may be none is said below, to those who may know.
+	keyID, keyErr := s.keyID()
+	ours.keyID = keyID
 	message, err := b.Seal(ctx, call, Sealing{Key: p.Key, ours: ours}, plaintext)
-	if err != nil {
+	if err = cmp.Or(err, keyErr); err != nil {
 		return nil, err
 	}
 	header, segments, err := envelope.Split(message)
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := envelope.Parse(header)
-	if err != nil {
-		return nil, err
-	}
-	if ours.keyID, err = s.keyID(); err != nil {
-		return nil, err
-	}
-	if !ours.mayBeAll(parsed) {
-		// It would not be opened under this KeyID.
-		return nil, failure.New(failure.Unavailable, "ROTATED", "key %q was rotated in the meantime", p.Key).WithHint("try again")
-	}
-	return &Seed{Ciphertext: segments, KeyID: ours.keyID, Header: header}, nil
+	return &Seed{Ciphertext: segments, KeyID: keyID, Header: header}, nil
 }
 
-// Decrypt opens a seed under a CMK of any generation. The caller wipes the
-// plaintext.
+// Decrypt opens a seed under a CMK of any generation.
 func (s *Seeds) Decrypt(ctx context.Context, call Call, uid string, seed Seed) (plaintext []byte, err error) {
 	defer s.doubt(&err)
 	b, p, ours := s.broker, s.provider, s.ours(uid)

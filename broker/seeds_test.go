@@ -154,6 +154,11 @@ func TestSeedsNeedGrants(t *testing.T) {
 		refused(t, err, "NO_GRANT")
 		_, err = s.Decrypt(t.Context(), bob, "", seed)
 		refused(t, err, "NO_GRANT")
+		_, err = s.Encrypt(t.Context(), bob, "uid-3", bytes.Repeat(aSeed, 100))
+		refused(t, err, "NO_GRANT")
+		if record := h.lastRecord(t); record.Outcome != audit.Denied || record.Details[audit.DetailProvider] != "prod" || record.Details[audit.DetailRequest] != "uid-3" {
+			t.Errorf("the record is %+v", record)
+		}
 		id, err := s.Status(t.Context(), bob)
 		refused(t, err, "NO_GRANT")
 		if record := h.lastRecord(t); id != "" || record.Action != audit.KeyDescribe || record.Outcome != audit.Denied || record.Caller.UID != 1001 {
@@ -165,11 +170,14 @@ func TestSeedsNeedGrants(t *testing.T) {
 // TestSeedsStatus: it tells the truth about KMS, and asks it rarely.
 func TestSeedsStatus(t *testing.T) {
 	inBothWays(t, func(t *testing.T, h *house, s *Seeds) {
-		before := h.lastRecord(t)
+		before, kms := h.lastRecord(t), h.hook()
 		for range 10 {
 			if _, err := s.Status(t.Context(), alice); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if kms.calls == 0 || kms.calls > 2 {
+			t.Errorf("KMS was asked %d times", kms.calls)
 		}
 		if after := h.lastRecord(t); after.Action != before.Action {
 			t.Errorf("on record: %+v", after)
@@ -203,6 +211,17 @@ func TestSeedsStatus(t *testing.T) {
 			t.Error("in order, though KMS is down")
 		}
 	})
+}
+
+// TestStatusNeedsBoth: an API server that could encrypt and never decrypt would be
+// ill, and so it is told.
+func TestStatusNeedsBoth(t *testing.T) {
+	h := newHouse(t, grant(1000, "k", authz.Encrypt), grant(1001, "k", authz.Decrypt))
+	h.importKey(t, "k")
+	for _, call := range []Call{alice, bob} {
+		_, err := h.Seeds(direct).Status(t.Context(), call)
+		refused(t, err, "NO_GRANT")
+	}
 }
 
 func TestSeedsOfDisabledKey(t *testing.T) {

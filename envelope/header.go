@@ -40,6 +40,12 @@ type WrappedKey struct {
 	CiphertextBlob string // base64, opaque, as KMS made it
 }
 
+// Check refuses what cannot be in a header.
+func (k WrappedKey) Check() error {
+	return cmp.Or(checkText("region", k.Region, maxName), checkText("ID of the CMK", k.KeyID, maxName),
+		checkText("ciphertext blob", k.CiphertextBlob, maxBlob))
+}
+
 // uncommitted writes a header without its commitment.
 func (h *Header) uncommitted() ([]byte, error) {
 	if err := h.check(); err != nil {
@@ -69,9 +75,7 @@ func (h *Header) check() error {
 		return fmt.Errorf("%w: %d wrapped keys, 1 to %d are possible", ErrFormat, n, MaxWrappedKeys)
 	}
 	for i, k := range h.WrappedKeys {
-		err := cmp.Or(checkText("region", k.Region, maxName), checkText("ID of the CMK", k.KeyID, maxName),
-			checkText("ciphertext blob", k.CiphertextBlob, maxBlob))
-		if err != nil {
+		if err := k.Check(); err != nil {
 			return err
 		}
 		if slices.ContainsFunc(h.WrappedKeys[:i], func(other WrappedKey) bool { return other.Region == k.Region }) {

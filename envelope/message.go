@@ -107,7 +107,8 @@ func (m *Message) Header() []byte { return m.header }
 // Key is the message key, of KeySize bytes. It is gone after Wipe.
 func (m *Message) Key() []byte { return m.key }
 
-// Wipe overwrites the message key, as far as Go lets one know where it is.
+// Wipe overwrites the message key. Copies that Tink has made for writers and readers go
+// with these, and are not overwritten.
 func (m *Message) Wipe() { clear(m.key) }
 
 // messageKey depends on the data key, the message's ID, the name of the key and

@@ -72,14 +72,16 @@ func (c *Cache) look(ctx context.Context, id ID, size uint64, fetch Fetch) (*Dat
 	}
 	f := c.flights[id]
 	if f == nil {
-		f = c.depart(ctx, id, fetch)
+		f = c.depart(ctx, id, size, fetch)
 	}
+	f.waiting++
 	return nil, f, nil
 }
 
 // await waits for a flight. It returns nothing when others have used up the key
 // that it brought.
 func (c *Cache) await(ctx context.Context, f *flight, size uint64) (*DataKey, error) {
+	defer c.leave(f)
 	var impatient <-chan time.Time
 	if c.mayOffline(f.id, size) {
 		timer := time.NewTimer(patience)

@@ -18,8 +18,8 @@ type Limits struct {
 	// Offline is how long after these two a key may be used while KMS cannot be
 	// reached; 0 is not at all.
 	Offline time.Duration
-	// MaxMessages and MaxBytes are what is sealed with one data key. A message larger
-	// than MaxBytes has one to itself.
+	// MaxMessages and MaxBytes are what is sealed with one data key; what is opened does
+	// not count. A message larger than MaxBytes has one to itself.
 	MaxMessages uint64
 	MaxBytes    uint64
 }
@@ -34,7 +34,7 @@ const (
 	patience = time.Second
 	// fetchTime bounds a call to KMS, whoever waits for it.
 	fetchTime = 30 * time.Second
-	// maxKeys bounds the cache; a key takes less than 4 KiB.
+	// maxKeys bounds the cache; a data key takes at most 16 KiB, usually one.
 	maxKeys = 4096
 )
 
@@ -77,6 +77,7 @@ type Stats struct {
 // entry is a data key in the cache.
 type entry struct {
 	DataKey
+	sealing  bool
 	expires  time.Time // by age
 	used     time.Time
 	messages uint64
@@ -101,9 +102,9 @@ func (e *entry) offline(now time.Time, l Limits) bool {
 	return now.Before(e.ceases(l).Add(l.Offline))
 }
 
-// room is whether the key may seal another message of that many bytes.
+// room is whether the key may be used for another message of that many bytes.
 func (e *entry) room(size uint64, l Limits) bool {
-	return e.messages == 0 || e.messages < l.MaxMessages && e.bytes+size >= e.bytes && e.bytes+size <= l.MaxBytes
+	return !e.sealing || e.messages == 0 || e.messages < l.MaxMessages && e.bytes+size >= e.bytes && e.bytes+size <= l.MaxBytes
 }
 
 // take counts a message and returns a copy of the key.

@@ -82,14 +82,21 @@ func (c *Cache) remove(id ID) {
 	}
 }
 
-// makeRoom removes what was not used for the longest time, so that there is place
-// for one more.
+// makeRoom removes what was not used for the longest time, so that there is place for
+// one more: of the key that has the most, so that who may use one key does not push out
+// the data keys of others.
 func (c *Cache) makeRoom() {
 	for len(c.entries) >= maxKeys {
+		count, most := map[string]int{}, ""
+		for id := range c.entries {
+			if count[id.Key]++; count[id.Key] > count[most] {
+				most = id.Key
+			}
+		}
 		var oldest ID
 		var found *entry
 		for id, e := range c.entries {
-			if found == nil || e.used.Before(found.used) {
+			if id.Key == most && (found == nil || e.used.Before(found.used)) {
 				oldest, found = id, e
 			}
 		}

@@ -31,6 +31,7 @@ type Check struct {
 	known bool
 	tried time.Time
 	err   error
+	doubt int // how often there was
 }
 
 // New makes a Check of what try does.
@@ -55,7 +56,7 @@ func (c *Check) Ask(ctx context.Context) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
-	began := time.Now()
+	began, doubt := time.Now(), c.doubts()
 	err := c.try(limited)
 	switch {
 	case err == nil:
@@ -68,8 +69,15 @@ func (c *Check) Ask(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known, c.tried, c.err = true, began, err
+	// What failed in the meantime may have begun to fail after it was tried.
+	c.known, c.tried, c.err = c.doubt == doubt, began, err
 	return err
+}
+
+func (c *Check) doubts() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.doubt
 }
 
 // Doubt has the next who asks try anew, because something failed.
@@ -77,6 +85,7 @@ func (c *Check) Doubt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.known = false
+	c.doubt++
 }
 
 func (c *Check) last() (known bool, err error) {

@@ -120,3 +120,23 @@ func TestWhoLeaves(t *testing.T) {
 		asking.Wait()
 	})
 }
+
+// TestDoubtMeanwhile: what failed while it was tried makes the outcome old.
+func TestDoubtMeanwhile(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *Check, p *patient) {
+		p.takes = time.Second
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			if err := c.Ask(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		c.Doubt()
+		asking.Wait()
+		p.err = errSick
+		if err := c.Ask(t.Context()); !errors.Is(err, errSick) {
+			t.Errorf("after a doubt: %v", err)
+		}
+	})
+}

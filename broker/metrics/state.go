@@ -80,7 +80,7 @@ func newState(status func() broker.Status) *state {
 	s.dataKeys = desc("data_keys",
 		"Data keys of envelopes in the cache.")
 	s.dataKeyUses = desc("data_key_uses_total",
-		"Uses of data keys for messages that were sealed or opened, by where the data key came from.",
+		"Uses of data keys for messages and for the health of Kubernetes providers, by where the data key came from.",
 		labelSource)
 	s.dataKeyFetches = desc("data_key_fetches_total",
 		"Attempts to get a data key from KMS, each for all callers that wait for it.",

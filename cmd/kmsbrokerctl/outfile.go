@@ -85,7 +85,11 @@ func (o *outFile) stream(size int64, make func(dst io.Writer) error) error {
 		err = make(o)
 	} else {
 		b := writeBehind(o.file, size)
-		err = errors.Join(make(b), b.Close())
+		err = make(b)
+		// What the file did not take is told once, and not of the name it has till then.
+		if closeErr := b.Close(); closeErr != nil && (err == nil || errors.Is(err, closeErr)) {
+			err = fmt.Errorf("write %s: %w", o.path, closeErr)
+		}
 	}
 	if err != nil {
 		o.abandon()

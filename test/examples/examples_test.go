@@ -29,7 +29,8 @@ func newStage(t *testing.T) (s *stage.Stage, url string) {
 	}
 	defer listener.Close()
 	s.Configure("[backend.hsm]", fmt.Sprintf("[alibaba]\nlisten = %q\n\n[backend.hsm]", listener.Addr()))
-	s.Write("kmsbrokerd.toml", s.Read("kmsbrokerd.toml")+"\n[[grant]]\nkeys = [\"app-1\"]\noperations = [\"encrypt\", \"decrypt\"]\napps = [\"web\"]\n", 0o600)
+	s.Write("kmsbrokerd.toml", s.Read("kmsbrokerd.toml")+"\n[[grant]]\nkeys = [\"app-1\"]\noperations = [\"encrypt\", \"decrypt\"]\napps = [\"web\"]\n"+
+		fmt.Sprintf("\n[[grant]]\nkeys = [\"drop\"]\noperations = [\"encrypt\"]\nusers = [%d]\napps = [\"web\"]\n", os.Getuid()), 0o600)
 	return s, "http://" + listener.Addr().String()
 }
 
@@ -38,6 +39,7 @@ func TestExamples(t *testing.T) {
 	s.Start()
 	s.Import("app-1")
 	s.Import("vault")
+	s.Import("drop")
 	s.Must(s.Ctl(s.Control(), "app", "issue", "web", "--out", s.Path("web-key.toml")), nil)
 	node := stage.InstallNode(t, filepath.Join(folder, "node"))
 	program := s.Path("example")
@@ -62,9 +64,11 @@ func TestExamples(t *testing.T) {
 			if out, said, err := run(t, command("app-1")); err != nil || !bytes.Equal(out, secret) {
 				t.Errorf("%v: %q\n%s", err, out, said)
 			}
-			out, said, err := run(t, command("vault"))
-			if err == nil || len(out) > 0 || !strings.HasPrefix(said, "error: ") || !strings.Contains(said, "grant") {
-				t.Errorf("a key without a grant: %v: %q\n%s", err, out, said)
+			for key, refused := range map[string]string{"vault": "grant", "drop": "may decrypt with"} {
+				out, said, err := run(t, command(key))
+				if err == nil || len(out) > 0 || !strings.HasPrefix(said, "error: ") || !strings.Contains(said, refused) {
+					t.Errorf("%s: %v: %q\n%s", key, err, out, said)
+				}
 			}
 		})
 	}

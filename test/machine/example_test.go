@@ -37,6 +37,8 @@ func TestUnitWithSecret(t *testing.T) {
 	for _, name := range []string{"web.service", "other.service"} {
 		b.Install("/etc/systemd/system/"+name, "root:root", 0o644, unit)
 	}
+	// Which shows what the unit has got, as a service better does not.
+	b.Install("/etc/systemd/system/web.service.d/shown.conf", "root:root", 0o644, []byte("[Service]\nExecStart=\nExecStart=sha256sum %t/%N/secret\n"))
 	b.Must(b.Exec(nil, "systemctl", "daemon-reload"))
 
 	known := unitsKnown(t)

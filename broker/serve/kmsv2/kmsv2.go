@@ -115,6 +115,9 @@ func annotations(seed *broker.Seed) map[string][]byte {
 	return map[string][]byte{annotationFormat: []byte(formatEnvelope), annotationHeader: seed.Header}
 }
 
+// fits is whether Kubernetes keeps so many bytes of a KeyID or a ciphertext.
+func fits(n int) bool { return n > 0 && n <= 1<<10 }
+
 // seedOf accepts exactly what Encrypt answers.
 func seedOf(req *v2.DecryptRequest) (*broker.Seed, error) {
 	seed := &broker.Seed{Ciphertext: req.GetCiphertext(), KeyID: req.GetKeyId()}
@@ -128,7 +131,7 @@ func seedOf(req *v2.DecryptRequest) (*broker.Seed, error) {
 	default:
 		known = -1
 	}
-	if len(req.GetAnnotations()) != known || seed.KeyID == "" || len(seed.Ciphertext) == 0 {
+	if len(req.GetAnnotations()) != known || !fits(len(seed.KeyID)) || !fits(len(seed.Ciphertext)) {
 		return nil, failure.New(failure.Invalid, "SEED_FORMAT", "this is no encrypted seed of kmsbroker's, or one of a later version").
 			WithHint("the object in etcd was encrypted by another KMS provider, or is damaged")
 	}

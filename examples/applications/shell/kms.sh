@@ -30,4 +30,5 @@ call() {
 context='EncryptionContext={"purpose":"example"}'
 # curl reads the plaintext from its standard input (name@-).
 blob=$(base64 -w0 | call Encrypt CiphertextBlob "KeyId=$key" "$context" Plaintext@-)
-call Decrypt Plaintext "CiphertextBlob=$blob" "$context" | base64 -d
+plaintext=$(call Decrypt Plaintext "CiphertextBlob=$blob" "$context") # a failure in a pipe would be lost
+printf %s "$plaintext" | base64 -d
