@@ -71,6 +71,11 @@ lint: ## check the code
 	$(GO) mod tidy -diff
 	cd test && $(GO) mod tidy -diff
 
+.PHONY: packages
+packages: build ## make the deb and the rpm in dist/
+	cd tools/nfpm && CGO_ENABLED=0 $(GO) build -o '$(CACHE)/nfpm' github.com/goreleaser/nfpm/v2/cmd/nfpm
+	@packaging/build.sh '$(BIN)' '$(CACHE)/nfpm' dist
+
 .PHONY: proto
 proto: ## generate Go from the .proto files (needs protoc)
 	@mkdir -p '$(CACHE)'

@@ -124,6 +124,7 @@ func (c *ctl) command() *cobra.Command {
 	flags.StringVarP(&c.output, "output", "o", "table", "output format: table or json")
 	root.AddCommand(c.keyCommand(), c.backendCommand(), c.appCommand(), c.policyCommand(), c.statusCommand(),
 		c.encryptCommand(), c.decryptCommand(), c.reencryptCommand(), c.whoamiCommand(), c.ramCommand(), c.auditCommand(), c.emulatorCommand())
+	root.AddCommand(c.manCommands()...)
 	return root
 }
 
