@@ -53,9 +53,11 @@ test: build ## run all tests that need no root, with the race detector
 # this machine or on others that they boot, which the cache of test results does
 # not know.
 .PHONY: test-system
-test-system: root build ## run the tests that need root, with the race detector
+test-system: root packages ## run the tests that need root, with the race detector
 	@test/deps.sh system
+	@VERSION='$(VERSION)+next' packaging/build.sh '$(BIN)' '$(CACHE)/nfpm' '$(CACHE)/next' >/dev/null
 	root=$$(test/machine/root.sh '$(CACHE)/debian-root') && cd test && umask 022 && KMSBROKER_BIN='$(BIN)' KMSBROKER_ROOT="$$root" \
+		KMSBROKER_DEB="$$(ls '$(CURDIR)'/dist/*.deb)" KMSBROKER_RPM="$$(ls '$(CURDIR)'/dist/*.rpm)" KMSBROKER_NEXT_DEB="$$(ls '$(CACHE)'/next/*.deb)" \
 		$(GO) test -race -shuffle=on -count 1 -p 1 -timeout 15m -tags root ./opencryptoki ./machine
 
 .PHONY: root

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$1 nfpm=$2 out=$3
 umask 022
-version=$("$bin/kmsbrokerd" --version | cut -d' ' -f2)
+version=${VERSION:-$("$bin/kmsbrokerd" --version | cut -d' ' -f2)}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 ARCH=$(go env GOARCH)
 STAGE=$(mktemp -d)
@@ -24,7 +24,7 @@ install -D -m 644 packaging/systemd/kmsbroker.tmpfiles "$STAGE/usr/lib/tmpfiles.
 man=$STAGE/usr/share/man
 mkdir -p "$man/man1" "$man/man5" "$man/man7" "$man/man8"
 go run -tags man ./cmd/kmsbrokerctl man --source "kmsbroker $version" "$man" \
-	kmsbrokerd.8=docs/kmsbrokerd.md kmsbrokerd.toml.5=docs/configuration.md kmsbroker-envelope.5=docs/envelope.md \
+	"kmsbrokerd.8=docs/kmsbrokerd.md+$bin/kmsbrokerd" kmsbrokerd.toml.5=docs/configuration.md kmsbroker-envelope.5=docs/envelope.md \
 	kmsbroker-softhsm.7=plugins/softhsm/README.md kmsbroker-luna.7=plugins/luna/README.md kmsbroker-dpod.7=plugins/dpod/README.md
 find "$man" -type f -exec gzip -9n {} +
 
@@ -43,6 +43,7 @@ rm -rf "$doc/examples/node/node_modules"
 find "$STAGE" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 mkdir -p "$out"
+rm -f "$out"/*.deb "$out"/*.rpm
 for packager in deb rpm; do
 	"$nfpm" package --config packaging/nfpm.yaml --packager "$packager" --target "$out"
 done

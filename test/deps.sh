@@ -16,6 +16,7 @@ command -v curl >/dev/null || missing+=(curl)
 if [ "${1:-}" = system ]; then
 	command -v pkcsslotd >/dev/null || missing+=(opencryptoki)
 	command -v debootstrap >/dev/null || missing+=(debootstrap)
+	command -v rpm >/dev/null || missing+=(rpm)
 	command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
 fi
 

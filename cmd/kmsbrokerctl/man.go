@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -22,7 +23,7 @@ import (
 func (c *ctl) manCommands() []*cobra.Command {
 	var source string
 	cmd := &cobra.Command{
-		Use: "man DIR [PAGE.SECTION=FILE.md]...", Hidden: true, Args: cobra.MinimumNArgs(1),
+		Use: "man DIR [PAGE.SECTION=FILE.md[+PROGRAM]]...", Hidden: true, Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			date, err := sourceDate()
 			if err != nil {
@@ -62,6 +63,7 @@ var (
 // writePage makes a page of a document, whose first sentence says what it is about.
 func writePage(dir, arg, source string, date time.Time) error {
 	page, file, _ := strings.Cut(arg, "=")
+	file, program, hasOptions := strings.Cut(file, "+")
 	dot := strings.LastIndexByte(page, '.')
 	name, number := page[:dot], page[dot+1:]
 	markdown, err := os.ReadFile(file)
@@ -74,5 +76,12 @@ func writePage(dir, arg, source string, date time.Time) error {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "%% %q %q %q %q %q\n# NAME\n%s - part of kmsbroker\n\n# DESCRIPTION\n", name, number, date.Format("Jan 2006"), source, "kmsbroker", name)
 	text.Write(markdown)
+	if hasOptions {
+		help, err := exec.Command(program, "--help").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s --help: %w", program, err)
+		}
+		fmt.Fprintf(&text, "\n# OPTIONS\n\n```\n%s```\n", help)
+	}
 	return os.WriteFile(filepath.Join(dir, "man"+number, page), md2man.Render(text.Bytes()), 0o644) //nolint:gosec // G306: it is for everybody
 }
