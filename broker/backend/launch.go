@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -192,4 +194,30 @@ func manifestSum(manifest, path string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s does not list it; pin it with sha256 in the backend's section", manifest)
+}
+
+// CheckPlugin reports what keeps a plugin from being started: it is missing, others
+// could change it, or its checksum is another one.
+func CheckPlugin(config PluginConfig) error {
+	path := config.path()
+	want, err := expectedSum(config, path)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := plugin.CheckTrusted(path, f); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	if !bytes.Equal(sum.Sum(nil), want) {
+		return fmt.Errorf("%s has the SHA-256 %x, not %x", path, sum.Sum(nil), want)
+	}
+	return nil
 }
