@@ -78,6 +78,7 @@ const (
 	KeyVerify    = "key.verify"
 	KeyDescribe  = "key.describe" // by an application
 	AppIssue     = "app.issue"
+	Backup       = "backup.snapshot"
 	AppRevoke    = "app.revoke"
 )
 

@@ -29,6 +29,110 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type SnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest) Reset() {
+	*x = SnapshotRequest{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest) ProtoMessage() {}
+
+func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
+}
+
+type SnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	InstanceId    string                 `protobuf:"bytes,2,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	AuditRecords  uint64                 `protobuf:"varint,3,opt,name=audit_records,json=auditRecords,proto3" json:"audit_records,omitempty"` // when the copy was made
+	AuditHead     string                 `protobuf:"bytes,4,opt,name=audit_head,json=auditHead,proto3" json:"audit_head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotResponse) Reset() {
+	*x = SnapshotResponse{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotResponse) ProtoMessage() {}
+
+func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
+func (*SnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SnapshotResponse) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SnapshotResponse) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *SnapshotResponse) GetAuditRecords() uint64 {
+	if x != nil {
+		return x.AuditRecords
+	}
+	return 0
+}
+
+func (x *SnapshotResponse) GetAuditHead() string {
+	if x != nil {
+		return x.AuditHead
+	}
+	return ""
+}
+
 type AppKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	App           string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
@@ -40,7 +144,7 @@ type AppKey struct {
 
 func (x *AppKey) Reset() {
 	*x = AppKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +156,7 @@ func (x *AppKey) String() string {
 func (*AppKey) ProtoMessage() {}
 
 func (x *AppKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[0]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +169,7 @@ func (x *AppKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppKey.ProtoReflect.Descriptor instead.
 func (*AppKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AppKey) GetApp() string {
@@ -98,7 +202,7 @@ type IssueAppKeyRequest struct {
 
 func (x *IssueAppKeyRequest) Reset() {
 	*x = IssueAppKeyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -110,7 +214,7 @@ func (x *IssueAppKeyRequest) String() string {
 func (*IssueAppKeyRequest) ProtoMessage() {}
 
 func (x *IssueAppKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[1]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -123,7 +227,7 @@ func (x *IssueAppKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAppKeyRequest.ProtoReflect.Descriptor instead.
 func (*IssueAppKeyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *IssueAppKeyRequest) GetApp() string {
@@ -143,7 +247,7 @@ type IssueAppKeyResponse struct {
 
 func (x *IssueAppKeyResponse) Reset() {
 	*x = IssueAppKeyResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -155,7 +259,7 @@ func (x *IssueAppKeyResponse) String() string {
 func (*IssueAppKeyResponse) ProtoMessage() {}
 
 func (x *IssueAppKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[2]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -168,7 +272,7 @@ func (x *IssueAppKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueAppKeyResponse.ProtoReflect.Descriptor instead.
 func (*IssueAppKeyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *IssueAppKeyResponse) GetKey() *AppKey {
@@ -193,7 +297,7 @@ type ListAppKeysRequest struct {
 
 func (x *ListAppKeysRequest) Reset() {
 	*x = ListAppKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -205,7 +309,7 @@ func (x *ListAppKeysRequest) String() string {
 func (*ListAppKeysRequest) ProtoMessage() {}
 
 func (x *ListAppKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[3]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -218,7 +322,7 @@ func (x *ListAppKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListAppKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 type ListAppKeysResponse struct {
@@ -230,7 +334,7 @@ type ListAppKeysResponse struct {
 
 func (x *ListAppKeysResponse) Reset() {
 	*x = ListAppKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +346,7 @@ func (x *ListAppKeysResponse) String() string {
 func (*ListAppKeysResponse) ProtoMessage() {}
 
 func (x *ListAppKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[4]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +359,7 @@ func (x *ListAppKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListAppKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListAppKeysResponse) GetKeys() []*AppKey {
@@ -274,7 +378,7 @@ type RevokeAppKeysRequest struct {
 
 func (x *RevokeAppKeysRequest) Reset() {
 	*x = RevokeAppKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +390,7 @@ func (x *RevokeAppKeysRequest) String() string {
 func (*RevokeAppKeysRequest) ProtoMessage() {}
 
 func (x *RevokeAppKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[5]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +403,7 @@ func (x *RevokeAppKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeAppKeysRequest.ProtoReflect.Descriptor instead.
 func (*RevokeAppKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevokeAppKeysRequest) GetAppOrAccessKeyId() string {
@@ -317,7 +421,7 @@ type ReloadPolicyRequest struct {
 
 func (x *ReloadPolicyRequest) Reset() {
 	*x = ReloadPolicyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -329,7 +433,7 @@ func (x *ReloadPolicyRequest) String() string {
 func (*ReloadPolicyRequest) ProtoMessage() {}
 
 func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[6]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -342,7 +446,7 @@ func (x *ReloadPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 type ReloadPolicyResponse struct {
@@ -357,7 +461,7 @@ type ReloadPolicyResponse struct {
 
 func (x *ReloadPolicyResponse) Reset() {
 	*x = ReloadPolicyResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -369,7 +473,7 @@ func (x *ReloadPolicyResponse) String() string {
 func (*ReloadPolicyResponse) ProtoMessage() {}
 
 func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[7]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -382,7 +486,7 @@ func (x *ReloadPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ReloadPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReloadPolicyResponse) GetGrants() uint32 {
@@ -414,7 +518,7 @@ type ExplainPolicyRequest struct {
 
 func (x *ExplainPolicyRequest) Reset() {
 	*x = ExplainPolicyRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +530,7 @@ func (x *ExplainPolicyRequest) String() string {
 func (*ExplainPolicyRequest) ProtoMessage() {}
 
 func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[8]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +543,7 @@ func (x *ExplainPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainPolicyRequest) GetUser() string {
@@ -506,7 +610,7 @@ type ExplainPolicyResponse struct {
 
 func (x *ExplainPolicyResponse) Reset() {
 	*x = ExplainPolicyResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +622,7 @@ func (x *ExplainPolicyResponse) String() string {
 func (*ExplainPolicyResponse) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[9]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +635,7 @@ func (x *ExplainPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExplainPolicyResponse) GetAllowed() bool {
@@ -591,7 +695,7 @@ type ListBackendsRequest struct {
 
 func (x *ListBackendsRequest) Reset() {
 	*x = ListBackendsRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +707,7 @@ func (x *ListBackendsRequest) String() string {
 func (*ListBackendsRequest) ProtoMessage() {}
 
 func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[10]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +720,7 @@ func (x *ListBackendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendsRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 type ListBackendsResponse struct {
@@ -628,7 +732,7 @@ type ListBackendsResponse struct {
 
 func (x *ListBackendsResponse) Reset() {
 	*x = ListBackendsResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +744,7 @@ func (x *ListBackendsResponse) String() string {
 func (*ListBackendsResponse) ProtoMessage() {}
 
 func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[11]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +757,7 @@ func (x *ListBackendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendsResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListBackendsResponse) GetBackends() []*Backend {
@@ -672,7 +776,7 @@ type ShowBackendRequest struct {
 
 func (x *ShowBackendRequest) Reset() {
 	*x = ShowBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +788,7 @@ func (x *ShowBackendRequest) String() string {
 func (*ShowBackendRequest) ProtoMessage() {}
 
 func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[12]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +801,7 @@ func (x *ShowBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowBackendRequest.ProtoReflect.Descriptor instead.
 func (*ShowBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ShowBackendRequest) GetName() string {
@@ -723,7 +827,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +839,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[13]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +852,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Backend) GetName() string {
@@ -821,7 +925,7 @@ type CheckBackendRequest struct {
 
 func (x *CheckBackendRequest) Reset() {
 	*x = CheckBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +937,7 @@ func (x *CheckBackendRequest) String() string {
 func (*CheckBackendRequest) ProtoMessage() {}
 
 func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[14]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +950,7 @@ func (x *CheckBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBackendRequest.ProtoReflect.Descriptor instead.
 func (*CheckBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CheckBackendRequest) GetName() string {
@@ -883,7 +987,7 @@ type CheckEvent struct {
 
 func (x *CheckEvent) Reset() {
 	*x = CheckEvent{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +999,7 @@ func (x *CheckEvent) String() string {
 func (*CheckEvent) ProtoMessage() {}
 
 func (x *CheckEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[15]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1012,7 @@ func (x *CheckEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent.ProtoReflect.Descriptor instead.
 func (*CheckEvent) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CheckEvent) GetEvent() isCheckEvent_Event {
@@ -964,7 +1068,7 @@ type InitTokenRequest struct {
 
 func (x *InitTokenRequest) Reset() {
 	*x = InitTokenRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1080,7 @@ func (x *InitTokenRequest) String() string {
 func (*InitTokenRequest) ProtoMessage() {}
 
 func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[16]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1093,7 @@ func (x *InitTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenRequest.ProtoReflect.Descriptor instead.
 func (*InitTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InitTokenRequest) GetName() string {
@@ -1029,7 +1133,7 @@ type InitTokenResponse struct {
 
 func (x *InitTokenResponse) Reset() {
 	*x = InitTokenResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1145,7 @@ func (x *InitTokenResponse) String() string {
 func (*InitTokenResponse) ProtoMessage() {}
 
 func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[17]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1158,7 @@ func (x *InitTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitTokenResponse.ProtoReflect.Descriptor instead.
 func (*InitTokenResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InitTokenResponse) GetSerial() string {
@@ -1074,7 +1178,7 @@ type LoginBackendRequest struct {
 
 func (x *LoginBackendRequest) Reset() {
 	*x = LoginBackendRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1190,7 @@ func (x *LoginBackendRequest) String() string {
 func (*LoginBackendRequest) ProtoMessage() {}
 
 func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[18]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1203,7 @@ func (x *LoginBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginBackendRequest.ProtoReflect.Descriptor instead.
 func (*LoginBackendRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LoginBackendRequest) GetName() string {
@@ -1125,7 +1229,7 @@ type RetryLoginRequest struct {
 
 func (x *RetryLoginRequest) Reset() {
 	*x = RetryLoginRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1241,7 @@ func (x *RetryLoginRequest) String() string {
 func (*RetryLoginRequest) ProtoMessage() {}
 
 func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[19]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1254,7 @@ func (x *RetryLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryLoginRequest.ProtoReflect.Descriptor instead.
 func (*RetryLoginRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RetryLoginRequest) GetName() string {
@@ -1169,7 +1273,7 @@ type ListBackendKeysRequest struct {
 
 func (x *ListBackendKeysRequest) Reset() {
 	*x = ListBackendKeysRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1285,7 @@ func (x *ListBackendKeysRequest) String() string {
 func (*ListBackendKeysRequest) ProtoMessage() {}
 
 func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[20]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1298,7 @@ func (x *ListBackendKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListBackendKeysRequest) GetName() string {
@@ -1213,7 +1317,7 @@ type ListBackendKeysResponse struct {
 
 func (x *ListBackendKeysResponse) Reset() {
 	*x = ListBackendKeysResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1329,7 @@ func (x *ListBackendKeysResponse) String() string {
 func (*ListBackendKeysResponse) ProtoMessage() {}
 
 func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[21]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1342,7 @@ func (x *ListBackendKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBackendKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListBackendKeysResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListBackendKeysResponse) GetKeys() []*BackendKey {
@@ -1266,7 +1370,7 @@ type BackendKey struct {
 
 func (x *BackendKey) Reset() {
 	*x = BackendKey{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1382,7 @@ func (x *BackendKey) String() string {
 func (*BackendKey) ProtoMessage() {}
 
 func (x *BackendKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[22]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1395,7 @@ func (x *BackendKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendKey.ProtoReflect.Descriptor instead.
 func (*BackendKey) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BackendKey) GetId() string {
@@ -1365,7 +1469,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1481,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[23]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1494,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 type StatusResponse struct {
@@ -1413,7 +1517,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1529,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[24]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1542,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1541,7 +1645,7 @@ type ExplainPolicyResponse_Caller struct {
 
 func (x *ExplainPolicyResponse_Caller) Reset() {
 	*x = ExplainPolicyResponse_Caller{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1657,7 @@ func (x *ExplainPolicyResponse_Caller) String() string {
 func (*ExplainPolicyResponse_Caller) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[26]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1670,7 @@ func (x *ExplainPolicyResponse_Caller) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse_Caller.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse_Caller) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *ExplainPolicyResponse_Caller) GetUid() uint32 {
@@ -1639,7 +1743,7 @@ type ExplainPolicyResponse_Considered struct {
 
 func (x *ExplainPolicyResponse_Considered) Reset() {
 	*x = ExplainPolicyResponse_Considered{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1755,7 @@ func (x *ExplainPolicyResponse_Considered) String() string {
 func (*ExplainPolicyResponse_Considered) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Considered) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[27]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1768,7 @@ func (x *ExplainPolicyResponse_Considered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPolicyResponse_Considered.ProtoReflect.Descriptor instead.
 func (*ExplainPolicyResponse_Considered) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{9, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{11, 1}
 }
 
 func (x *ExplainPolicyResponse_Considered) GetGrant() uint32 {
@@ -1714,7 +1818,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1830,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1843,7 @@ func (x *Backend_Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend_Token.ProtoReflect.Descriptor instead.
 func (*Backend_Token) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *Backend_Token) GetManufacturer() string {
@@ -1830,7 +1934,7 @@ type Backend_Policy struct {
 
 func (x *Backend_Policy) Reset() {
 	*x = Backend_Policy{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +1946,7 @@ func (x *Backend_Policy) String() string {
 func (*Backend_Policy) ProtoMessage() {}
 
 func (x *Backend_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +1959,7 @@ func (x *Backend_Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend_Policy.ProtoReflect.Descriptor instead.
 func (*Backend_Policy) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{13, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *Backend_Policy) GetNumber() uint32 {
@@ -1890,7 +1994,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2006,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2019,7 @@ func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEvent_Report.ProtoReflect.Descriptor instead.
 func (*CheckEvent_Report) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *CheckEvent_Report) GetJson() []byte {
@@ -1951,7 +2055,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2067,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2080,7 @@ func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Endpoint.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Endpoint) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 0}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 0}
 }
 
 func (x *StatusResponse_Endpoint) GetUrl() string {
@@ -2019,7 +2123,7 @@ type StatusResponse_Address struct {
 
 func (x *StatusResponse_Address) Reset() {
 	*x = StatusResponse_Address{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[33]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2135,7 @@ func (x *StatusResponse_Address) String() string {
 func (*StatusResponse_Address) ProtoMessage() {}
 
 func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[33]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2148,7 @@ func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Address.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Address) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 1}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 1}
 }
 
 func (x *StatusResponse_Address) GetName() string {
@@ -2086,7 +2190,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2202,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2215,7 @@ func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Audit.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Audit) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 2}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 2}
 }
 
 func (x *StatusResponse_Audit) GetRecords() uint64 {
@@ -2148,7 +2252,7 @@ type StatusResponse_DataKeys struct {
 
 func (x *StatusResponse_DataKeys) Reset() {
 	*x = StatusResponse_DataKeys{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2264,7 @@ func (x *StatusResponse_DataKeys) String() string {
 func (*StatusResponse_DataKeys) ProtoMessage() {}
 
 func (x *StatusResponse_DataKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2277,7 @@ func (x *StatusResponse_DataKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_DataKeys.ProtoReflect.Descriptor instead.
 func (*StatusResponse_DataKeys) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 3}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 3}
 }
 
 func (x *StatusResponse_DataKeys) GetCached() uint32 {
@@ -2212,7 +2316,7 @@ type StatusResponse_Expiry struct {
 
 func (x *StatusResponse_Expiry) Reset() {
 	*x = StatusResponse_Expiry{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2328,7 @@ func (x *StatusResponse_Expiry) String() string {
 func (*StatusResponse_Expiry) ProtoMessage() {}
 
 func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2341,7 @@ func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Expiry.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Expiry) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{24, 4}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 4}
 }
 
 func (x *StatusResponse_Expiry) GetKey() string {
@@ -2293,7 +2397,15 @@ var File_api_kmsbroker_v1_control_proto protoreflect.FileDescriptor
 
 const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n" +
+	"\x1eapi/kmsbroker/v1/control.proto\x12\fkmsbroker.v1\x1a\x1bapi/kmsbroker/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n" +
+	"\x0fSnapshotRequest\"\x8b\x01\n" +
+	"\x10SnapshotResponse\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1f\n" +
+	"\vinstance_id\x18\x02 \x01(\tR\n" +
+	"instanceId\x12#\n" +
+	"\raudit_records\x18\x03 \x01(\x04R\fauditRecords\x12\x1d\n" +
+	"\n" +
+	"audit_head\x18\x04 \x01(\tR\tauditHead\"w\n" +
 	"\x06AppKey\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\"\n" +
 	"\raccess_key_id\x18\x02 \x01(\tR\vaccessKeyId\x127\n" +
@@ -2471,7 +2583,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"renewAhead\x129\n" +
 	"\n" +
 	"renewed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\trenewedAt\x12#\n" +
-	"\rrenewal_error\x18\a \x01(\tR\frenewalError2\x80\x14\n" +
+	"\rrenewal_error\x18\a \x01(\tR\frenewalError2\xcb\x14\n" +
 	"\aControl\x12C\n" +
 	"\x06Status\x12\x1b.kmsbroker.v1.StatusRequest\x1a\x1c.kmsbroker.v1.StatusResponse\x12H\n" +
 	"\tImportKey\x12\x1e.kmsbroker.v1.ImportKeyRequest\x1a\x19.kmsbroker.v1.ImportEvent0\x01\x12H\n" +
@@ -2509,7 +2621,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"RetryLogin\x12\x1f.kmsbroker.v1.RetryLoginRequest\x1a\x15.kmsbroker.v1.Backend\x12R\n" +
 	"\vIssueAppKey\x12 .kmsbroker.v1.IssueAppKeyRequest\x1a!.kmsbroker.v1.IssueAppKeyResponse\x12R\n" +
 	"\vListAppKeys\x12 .kmsbroker.v1.ListAppKeysRequest\x1a!.kmsbroker.v1.ListAppKeysResponse\x12V\n" +
-	"\rRevokeAppKeys\x12\".kmsbroker.v1.RevokeAppKeysRequest\x1a!.kmsbroker.v1.ListAppKeysResponse\x12U\n" +
+	"\rRevokeAppKeys\x12\".kmsbroker.v1.RevokeAppKeysRequest\x1a!.kmsbroker.v1.ListAppKeysResponse\x12I\n" +
+	"\bSnapshot\x12\x1d.kmsbroker.v1.SnapshotRequest\x1a\x1e.kmsbroker.v1.SnapshotResponse\x12U\n" +
 	"\fReloadPolicy\x12!.kmsbroker.v1.ReloadPolicyRequest\x1a\".kmsbroker.v1.ReloadPolicyResponse\x12X\n" +
 	"\rExplainPolicy\x12\".kmsbroker.v1.ExplainPolicyRequest\x1a#.kmsbroker.v1.ExplainPolicyResponseB=Z;github.com/kmsbroker/kmsbroker/api/kmsbroker/v1;kmsbrokerv1b\x06proto3"
 
@@ -2525,168 +2638,172 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
-	(*AppKey)(nil),                           // 0: kmsbroker.v1.AppKey
-	(*IssueAppKeyRequest)(nil),               // 1: kmsbroker.v1.IssueAppKeyRequest
-	(*IssueAppKeyResponse)(nil),              // 2: kmsbroker.v1.IssueAppKeyResponse
-	(*ListAppKeysRequest)(nil),               // 3: kmsbroker.v1.ListAppKeysRequest
-	(*ListAppKeysResponse)(nil),              // 4: kmsbroker.v1.ListAppKeysResponse
-	(*RevokeAppKeysRequest)(nil),             // 5: kmsbroker.v1.RevokeAppKeysRequest
-	(*ReloadPolicyRequest)(nil),              // 6: kmsbroker.v1.ReloadPolicyRequest
-	(*ReloadPolicyResponse)(nil),             // 7: kmsbroker.v1.ReloadPolicyResponse
-	(*ExplainPolicyRequest)(nil),             // 8: kmsbroker.v1.ExplainPolicyRequest
-	(*ExplainPolicyResponse)(nil),            // 9: kmsbroker.v1.ExplainPolicyResponse
-	(*ListBackendsRequest)(nil),              // 10: kmsbroker.v1.ListBackendsRequest
-	(*ListBackendsResponse)(nil),             // 11: kmsbroker.v1.ListBackendsResponse
-	(*ShowBackendRequest)(nil),               // 12: kmsbroker.v1.ShowBackendRequest
-	(*Backend)(nil),                          // 13: kmsbroker.v1.Backend
-	(*CheckBackendRequest)(nil),              // 14: kmsbroker.v1.CheckBackendRequest
-	(*CheckEvent)(nil),                       // 15: kmsbroker.v1.CheckEvent
-	(*InitTokenRequest)(nil),                 // 16: kmsbroker.v1.InitTokenRequest
-	(*InitTokenResponse)(nil),                // 17: kmsbroker.v1.InitTokenResponse
-	(*LoginBackendRequest)(nil),              // 18: kmsbroker.v1.LoginBackendRequest
-	(*RetryLoginRequest)(nil),                // 19: kmsbroker.v1.RetryLoginRequest
-	(*ListBackendKeysRequest)(nil),           // 20: kmsbroker.v1.ListBackendKeysRequest
-	(*ListBackendKeysResponse)(nil),          // 21: kmsbroker.v1.ListBackendKeysResponse
-	(*BackendKey)(nil),                       // 22: kmsbroker.v1.BackendKey
-	(*StatusRequest)(nil),                    // 23: kmsbroker.v1.StatusRequest
-	(*StatusResponse)(nil),                   // 24: kmsbroker.v1.StatusResponse
-	nil,                                      // 25: kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
-	(*ExplainPolicyResponse_Caller)(nil),     // 26: kmsbroker.v1.ExplainPolicyResponse.Caller
-	(*ExplainPolicyResponse_Considered)(nil), // 27: kmsbroker.v1.ExplainPolicyResponse.Considered
-	(*Backend_Token)(nil),                    // 28: kmsbroker.v1.Backend.Token
-	(*Backend_Policy)(nil),                   // 29: kmsbroker.v1.Backend.Policy
-	(*CheckEvent_Report)(nil),                // 30: kmsbroker.v1.CheckEvent.Report
-	nil,                                      // 31: kmsbroker.v1.BackendKey.VendorEntry
-	(*StatusResponse_Endpoint)(nil),          // 32: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Address)(nil),           // 33: kmsbroker.v1.StatusResponse.Address
-	(*StatusResponse_Audit)(nil),             // 34: kmsbroker.v1.StatusResponse.Audit
-	(*StatusResponse_DataKeys)(nil),          // 35: kmsbroker.v1.StatusResponse.DataKeys
-	(*StatusResponse_Expiry)(nil),            // 36: kmsbroker.v1.StatusResponse.Expiry
-	(*timestamppb.Timestamp)(nil),            // 37: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),                 // 38: kmsbroker.v1.UnfinishedImport
-	(*durationpb.Duration)(nil),              // 39: google.protobuf.Duration
-	(*ImportKeyRequest)(nil),                 // 40: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),                   // 41: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),               // 42: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                       // 43: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),                 // 44: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),                  // 45: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),                  // 46: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                           // 47: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil),       // 48: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),                // 49: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),                    // 50: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),            // 51: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                      // 52: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),                  // 53: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),                // 54: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                              // 55: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),                 // 56: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),               // 57: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),              // 58: kmsbroker.v1.KeyEvidenceResponse
+	(*SnapshotRequest)(nil),                  // 0: kmsbroker.v1.SnapshotRequest
+	(*SnapshotResponse)(nil),                 // 1: kmsbroker.v1.SnapshotResponse
+	(*AppKey)(nil),                           // 2: kmsbroker.v1.AppKey
+	(*IssueAppKeyRequest)(nil),               // 3: kmsbroker.v1.IssueAppKeyRequest
+	(*IssueAppKeyResponse)(nil),              // 4: kmsbroker.v1.IssueAppKeyResponse
+	(*ListAppKeysRequest)(nil),               // 5: kmsbroker.v1.ListAppKeysRequest
+	(*ListAppKeysResponse)(nil),              // 6: kmsbroker.v1.ListAppKeysResponse
+	(*RevokeAppKeysRequest)(nil),             // 7: kmsbroker.v1.RevokeAppKeysRequest
+	(*ReloadPolicyRequest)(nil),              // 8: kmsbroker.v1.ReloadPolicyRequest
+	(*ReloadPolicyResponse)(nil),             // 9: kmsbroker.v1.ReloadPolicyResponse
+	(*ExplainPolicyRequest)(nil),             // 10: kmsbroker.v1.ExplainPolicyRequest
+	(*ExplainPolicyResponse)(nil),            // 11: kmsbroker.v1.ExplainPolicyResponse
+	(*ListBackendsRequest)(nil),              // 12: kmsbroker.v1.ListBackendsRequest
+	(*ListBackendsResponse)(nil),             // 13: kmsbroker.v1.ListBackendsResponse
+	(*ShowBackendRequest)(nil),               // 14: kmsbroker.v1.ShowBackendRequest
+	(*Backend)(nil),                          // 15: kmsbroker.v1.Backend
+	(*CheckBackendRequest)(nil),              // 16: kmsbroker.v1.CheckBackendRequest
+	(*CheckEvent)(nil),                       // 17: kmsbroker.v1.CheckEvent
+	(*InitTokenRequest)(nil),                 // 18: kmsbroker.v1.InitTokenRequest
+	(*InitTokenResponse)(nil),                // 19: kmsbroker.v1.InitTokenResponse
+	(*LoginBackendRequest)(nil),              // 20: kmsbroker.v1.LoginBackendRequest
+	(*RetryLoginRequest)(nil),                // 21: kmsbroker.v1.RetryLoginRequest
+	(*ListBackendKeysRequest)(nil),           // 22: kmsbroker.v1.ListBackendKeysRequest
+	(*ListBackendKeysResponse)(nil),          // 23: kmsbroker.v1.ListBackendKeysResponse
+	(*BackendKey)(nil),                       // 24: kmsbroker.v1.BackendKey
+	(*StatusRequest)(nil),                    // 25: kmsbroker.v1.StatusRequest
+	(*StatusResponse)(nil),                   // 26: kmsbroker.v1.StatusResponse
+	nil,                                      // 27: kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
+	(*ExplainPolicyResponse_Caller)(nil),     // 28: kmsbroker.v1.ExplainPolicyResponse.Caller
+	(*ExplainPolicyResponse_Considered)(nil), // 29: kmsbroker.v1.ExplainPolicyResponse.Considered
+	(*Backend_Token)(nil),                    // 30: kmsbroker.v1.Backend.Token
+	(*Backend_Policy)(nil),                   // 31: kmsbroker.v1.Backend.Policy
+	(*CheckEvent_Report)(nil),                // 32: kmsbroker.v1.CheckEvent.Report
+	nil,                                      // 33: kmsbroker.v1.BackendKey.VendorEntry
+	(*StatusResponse_Endpoint)(nil),          // 34: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Address)(nil),           // 35: kmsbroker.v1.StatusResponse.Address
+	(*StatusResponse_Audit)(nil),             // 36: kmsbroker.v1.StatusResponse.Audit
+	(*StatusResponse_DataKeys)(nil),          // 37: kmsbroker.v1.StatusResponse.DataKeys
+	(*StatusResponse_Expiry)(nil),            // 38: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),            // 39: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),                 // 40: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),              // 41: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),                 // 42: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),                   // 43: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),               // 44: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                       // 45: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),                 // 46: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),                  // 47: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),                  // 48: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                           // 49: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil),       // 50: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),                // 51: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),                    // 52: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),            // 53: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                      // 54: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),                  // 55: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),                // 56: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                              // 57: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),                 // 58: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),               // 59: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),              // 60: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	37, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
-	0,  // 1: kmsbroker.v1.IssueAppKeyResponse.key:type_name -> kmsbroker.v1.AppKey
-	0,  // 2: kmsbroker.v1.ListAppKeysResponse.keys:type_name -> kmsbroker.v1.AppKey
-	25, // 3: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
-	26, // 4: kmsbroker.v1.ExplainPolicyResponse.caller:type_name -> kmsbroker.v1.ExplainPolicyResponse.Caller
-	27, // 5: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
-	13, // 6: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	28, // 7: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	30, // 8: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
-	22, // 9: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	31, // 10: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
-	37, // 11: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	32, // 12: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	13, // 13: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	38, // 14: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	34, // 15: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	32, // 16: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	36, // 17: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
-	35, // 18: kmsbroker.v1.StatusResponse.data_keys:type_name -> kmsbroker.v1.StatusResponse.DataKeys
-	29, // 19: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
-	33, // 20: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	37, // 21: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	39, // 22: kmsbroker.v1.StatusResponse.DataKeys.revocation_lag:type_name -> google.protobuf.Duration
-	39, // 23: kmsbroker.v1.StatusResponse.DataKeys.offline:type_name -> google.protobuf.Duration
-	37, // 24: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
-	39, // 25: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
-	37, // 26: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
-	23, // 27: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	40, // 28: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	40, // 29: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	40, // 30: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	41, // 31: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	42, // 32: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	43, // 33: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	44, // 34: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	45, // 35: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	43, // 36: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	43, // 37: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	46, // 38: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	43, // 39: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	47, // 40: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	43, // 41: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	47, // 42: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	47, // 43: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	47, // 44: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	48, // 45: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	47, // 46: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	49, // 47: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	50, // 48: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	51, // 49: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	10, // 50: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	12, // 51: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	20, // 52: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	14, // 53: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	16, // 54: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	18, // 55: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	19, // 56: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	1,  // 57: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
-	3,  // 58: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
-	5,  // 59: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
-	6,  // 60: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
-	8,  // 61: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
-	24, // 62: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	52, // 63: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	52, // 64: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	52, // 65: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	53, // 66: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	52, // 67: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	38, // 68: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	54, // 69: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	55, // 70: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	55, // 71: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	55, // 72: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	56, // 73: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	55, // 74: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	57, // 75: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	58, // 76: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	55, // 77: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	55, // 78: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	55, // 79: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	55, // 80: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	55, // 81: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	55, // 82: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	55, // 83: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	55, // 84: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	11, // 85: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	13, // 86: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	21, // 87: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	15, // 88: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	17, // 89: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	13, // 90: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	13, // 91: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	2,  // 92: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
-	4,  // 93: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	4,  // 94: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	7,  // 95: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
-	9,  // 96: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
-	62, // [62:97] is the sub-list for method output_type
-	27, // [27:62] is the sub-list for method input_type
+	39, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
+	2,  // 1: kmsbroker.v1.IssueAppKeyResponse.key:type_name -> kmsbroker.v1.AppKey
+	2,  // 2: kmsbroker.v1.ListAppKeysResponse.keys:type_name -> kmsbroker.v1.AppKey
+	27, // 3: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
+	28, // 4: kmsbroker.v1.ExplainPolicyResponse.caller:type_name -> kmsbroker.v1.ExplainPolicyResponse.Caller
+	29, // 5: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
+	15, // 6: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
+	30, // 7: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	32, // 8: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	24, // 9: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	33, // 10: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
+	39, // 11: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	34, // 12: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	15, // 13: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	40, // 14: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	36, // 15: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	34, // 16: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	38, // 17: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	37, // 18: kmsbroker.v1.StatusResponse.data_keys:type_name -> kmsbroker.v1.StatusResponse.DataKeys
+	31, // 19: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
+	35, // 20: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	39, // 21: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	41, // 22: kmsbroker.v1.StatusResponse.DataKeys.revocation_lag:type_name -> google.protobuf.Duration
+	41, // 23: kmsbroker.v1.StatusResponse.DataKeys.offline:type_name -> google.protobuf.Duration
+	39, // 24: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	41, // 25: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	39, // 26: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	25, // 27: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	42, // 28: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	42, // 29: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	42, // 30: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	43, // 31: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	44, // 32: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	45, // 33: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	46, // 34: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	47, // 35: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	45, // 36: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	45, // 37: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	48, // 38: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	45, // 39: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	49, // 40: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	45, // 41: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	49, // 42: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	49, // 43: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	49, // 44: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	50, // 45: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	49, // 46: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	51, // 47: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	52, // 48: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	53, // 49: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	12, // 50: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	14, // 51: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	22, // 52: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	16, // 53: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	18, // 54: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	20, // 55: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	21, // 56: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	3,  // 57: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
+	5,  // 58: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
+	7,  // 59: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
+	0,  // 60: kmsbroker.v1.Control.Snapshot:input_type -> kmsbroker.v1.SnapshotRequest
+	8,  // 61: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
+	10, // 62: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
+	26, // 63: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	54, // 64: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	54, // 65: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	54, // 66: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	55, // 67: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	54, // 68: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	40, // 69: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	56, // 70: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	57, // 71: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	57, // 72: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	57, // 73: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	58, // 74: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	57, // 75: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	59, // 76: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	60, // 77: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	57, // 78: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	57, // 79: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	57, // 80: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	57, // 81: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	57, // 82: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	57, // 83: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	57, // 84: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	57, // 85: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	13, // 86: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	15, // 87: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	23, // 88: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	17, // 89: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	19, // 90: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	15, // 91: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	15, // 92: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	4,  // 93: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
+	6,  // 94: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	6,  // 95: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	1,  // 96: kmsbroker.v1.Control.Snapshot:output_type -> kmsbroker.v1.SnapshotResponse
+	9,  // 97: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
+	11, // 98: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
+	63, // [63:99] is the sub-list for method output_type
+	27, // [27:63] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -2698,18 +2815,18 @@ func file_api_kmsbroker_v1_control_proto_init() {
 		return
 	}
 	file_api_kmsbroker_v1_keys_proto_init()
-	file_api_kmsbroker_v1_control_proto_msgTypes[15].OneofWrappers = []any{
+	file_api_kmsbroker_v1_control_proto_msgTypes[17].OneofWrappers = []any{
 		(*CheckEvent_Result)(nil),
 		(*CheckEvent_Report_)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[28].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -58,6 +58,7 @@ const (
 	Control_IssueAppKey_FullMethodName         = "/kmsbroker.v1.Control/IssueAppKey"
 	Control_ListAppKeys_FullMethodName         = "/kmsbroker.v1.Control/ListAppKeys"
 	Control_RevokeAppKeys_FullMethodName       = "/kmsbroker.v1.Control/RevokeAppKeys"
+	Control_Snapshot_FullMethodName            = "/kmsbroker.v1.Control/Snapshot"
 	Control_ReloadPolicy_FullMethodName        = "/kmsbroker.v1.Control/ReloadPolicy"
 	Control_ExplainPolicy_FullMethodName       = "/kmsbroker.v1.Control/ExplainPolicy"
 )
@@ -136,6 +137,10 @@ type ControlClient interface {
 	// RevokeAppKeys ends an access key, or all of an application, at once. The answer
 	// names them.
 	RevokeAppKeys(ctx context.Context, in *RevokeAppKeysRequest, opts ...grpc.CallOption) (*ListAppKeysResponse, error)
+	// Snapshot writes a consistent copy of the key registry beside it, for a backup. Only
+	// root and the daemon's user can read that: administering keys is no right to the
+	// secrets of applications.
+	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotResponse, error)
 	// ReloadPolicy reads the grants of the configuration again. A file with mistakes
 	// leaves the old ones.
 	ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error)
@@ -526,6 +531,16 @@ func (c *controlClient) RevokeAppKeys(ctx context.Context, in *RevokeAppKeysRequ
 	return out, nil
 }
 
+func (c *controlClient) Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SnapshotResponse)
+	err := c.cc.Invoke(ctx, Control_Snapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) ReloadPolicy(ctx context.Context, in *ReloadPolicyRequest, opts ...grpc.CallOption) (*ReloadPolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReloadPolicyResponse)
@@ -620,6 +635,10 @@ type ControlServer interface {
 	// RevokeAppKeys ends an access key, or all of an application, at once. The answer
 	// names them.
 	RevokeAppKeys(context.Context, *RevokeAppKeysRequest) (*ListAppKeysResponse, error)
+	// Snapshot writes a consistent copy of the key registry beside it, for a backup. Only
+	// root and the daemon's user can read that: administering keys is no right to the
+	// secrets of applications.
+	Snapshot(context.Context, *SnapshotRequest) (*SnapshotResponse, error)
 	// ReloadPolicy reads the grants of the configuration again. A file with mistakes
 	// leaves the old ones.
 	ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error)
@@ -733,6 +752,9 @@ func (UnimplementedControlServer) ListAppKeys(context.Context, *ListAppKeysReque
 }
 func (UnimplementedControlServer) RevokeAppKeys(context.Context, *RevokeAppKeysRequest) (*ListAppKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeAppKeys not implemented")
+}
+func (UnimplementedControlServer) Snapshot(context.Context, *SnapshotRequest) (*SnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Snapshot not implemented")
 }
 func (UnimplementedControlServer) ReloadPolicy(context.Context, *ReloadPolicyRequest) (*ReloadPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReloadPolicy not implemented")
@@ -1320,6 +1342,24 @@ func _Control_RevokeAppKeys_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Snapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Snapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Snapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Snapshot(ctx, req.(*SnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_ReloadPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReloadPolicyRequest)
 	if err := dec(in); err != nil {
@@ -1474,6 +1514,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeAppKeys",
 			Handler:    _Control_RevokeAppKeys_Handler,
+		},
+		{
+			MethodName: "Snapshot",
+			Handler:    _Control_Snapshot_Handler,
 		},
 		{
 			MethodName: "ReloadPolicy",

@@ -1,0 +1,72 @@
+package system
+
+import (
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/kmsbroker/kmsbroker/test/stage"
+)
+
+// TestBackup makes a backup of a daemon at work, loses all that it remembered, and goes
+// on with the backup.
+func TestBackup(t *testing.T) {
+	s := stage.New(t, stage.Options{})
+	daemon := s.Start()
+	s.Import("app-1")
+	sealed := s.CtlInput([]byte("kept"), s.Application(), "encrypt", "--key", "app-1")
+	s.Must(sealed, nil)
+
+	var calls atomic.Int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	c := newClient(t, s)
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := c.Encrypt(t.Context(), "app-1", []byte("x"), nil); err != nil {
+					t.Error(err)
+				}
+				calls.Add(1)
+			}
+		}
+	}()
+	made := s.Ctl(s.Control(), "backup", "--config", s.Config(), "--out", s.Path("backup"))
+	s.Must(made, nil)
+	close(stop)
+	<-done
+	head := strings.TrimSpace(made.Stdout[strings.Index(made.Stdout, "Audit head:")+len("Audit head:"):])
+	if info, err := os.Stat(s.Path("backup")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := os.Stat(s.Path("state/snapshot.db")); !os.IsNotExist(err) {
+		t.Errorf("the copy of the registry is left: %v", err)
+	}
+	s.Import("app-2") // which the backup does not know
+	daemon.Stop()
+
+	restore := []string{"restore", "--in", s.Path("backup"), "--state-dir", s.Path("state"), "--owner", ""}
+	s.Refused(s.Ctl("", restore...), 1, "is not empty")
+	if err := os.Rename(s.Path("state"), s.Path("lost")); err != nil {
+		t.Fatal(err)
+	}
+	s.Must(s.Ctl("", append(restore, "--config", s.Path("restored.toml"))...), nil)
+	if s.Read("restored.toml") != s.Read("kmsbrokerd.toml") {
+		t.Error("another configuration came back")
+	}
+	s.Must(s.Ctl("", "audit", "verify", "--dir", s.Path("state/audit"), "--anchor", head), nil)
+
+	daemon = s.Start()
+	opened := s.CtlInput([]byte(sealed.Stdout), s.Application(), "decrypt")
+	if s.Must(opened, nil); opened.Stdout != "kept" {
+		t.Errorf("%q came back", opened.Stdout)
+	}
+	s.Refused(s.Ctl(s.Control(), "key", "show", "app-2"), 5, "app-2")
+	daemon.Stop()
+	// The trail says that it was restored: nobody vouches for the epoch that began then.
+	s.Refused(s.Ctl("", "audit", "verify", "--dir", s.Path("state/audit")), 1, "EPOCH_KEY_LOST")
+}
