@@ -40,6 +40,7 @@ cp -r README.md docs "$doc/"
 install -m 644 LICENSE "$doc/copyright"
 cp -r examples/applications "$doc/examples"
 rm -rf "$doc/examples/node/node_modules"
+cp -r packaging/prometheus packaging/grafana "$doc/"
 find "$STAGE" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 mkdir -p "$out"
