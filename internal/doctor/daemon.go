@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
@@ -10,8 +11,12 @@ import (
 	"github.com/kmsbroker/kmsbroker/client"
 )
 
-// callTime bounds each question to the daemon.
-const callTime = 30 * time.Second
+const (
+	// callTime bounds each question to the daemon.
+	callTime = 30 * time.Second
+	// startTime is what a backend may take to start.
+	startTime = 10 * time.Second
+)
 
 // daemon asks the daemon how it is, and through it KMS for each key.
 func (r *report) daemon(ctx context.Context, socket, version string) {
@@ -25,7 +30,7 @@ func (r *report) daemon(ctx context.Context, socket, version string) {
 	control := v1.NewControlClient(conn)
 	limited, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	status, err := control.Status(limited, &v1.StatusRequest{})
+	status, err := settled(limited, control)
 	if err = conn.Error(err); err != nil {
 		next := "systemctl status kmsbrokerd; journalctl -u kmsbrokerd"
 		if e, ok := errors.AsType[*client.Error](err); ok && e.Hint != "" {
@@ -44,6 +49,23 @@ func (r *report) daemon(ctx context.Context, socket, version string) {
 	r.circuits(status)
 	r.lifetimes(status)
 	r.keys(ctx, conn, control)
+}
+
+// settled is the status when no backend is starting any more, or after a while.
+func settled(ctx context.Context, control v1.ControlClient) (*v1.StatusResponse, error) {
+	const again = 200 * time.Millisecond
+	for deadline := time.Now().Add(startTime); ; {
+		status, err := control.Status(ctx, &v1.StatusRequest{})
+		starting := slices.ContainsFunc(status.GetBackends(), func(b *v1.Backend) bool { return backend.State(b.GetState()) == backend.Starting })
+		if err != nil || !starting || time.Now().After(deadline) {
+			return status, err
+		}
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return status, nil
+		}
+	}
 }
 
 func (r *report) backends(all []*v1.Backend) {

@@ -49,13 +49,26 @@ func TestPackage(t *testing.T) {
 
 	b.Install("/usr/lib/sysusers.d/people.conf", "root:root", 0o644, []byte(people))
 	b.Must(b.Exec(nil, "systemd-sysusers", "people.conf"))
-	b.Install("/etc/systemd/system/"+daemonUnit+".d/site.conf", "root:root", 0o644, []byte(siteConf))
 	b.Install("/etc/systemd/system/emulator.service", "root:root", 0o644, []byte(emulatorUnit))
-	b.makeToken()
-	b.Install("/etc/kmsbroker/credentials.toml", "root:root", 0o600, []byte("access_key_id = \""+accessKey+"\"\naccess_key_secret = \""+secret+"\"\n"))
-	b.Install(configFile, "root:root", 0o644, []byte(configuration+toPayments+toCrowd))
 	b.Must(b.Exec(nil, "systemctl", "daemon-reload"))
-	b.Must(b.Exec(nil, "systemctl", "restart", daemonUnit))
+	b.Must(b.Exec(nil, "systemctl", "start", "emulator.service"))
+	b.makeToken()
+	b.Install("/root/pin", "root:root", 0o600, []byte(pin+"\n"))
+	b.Install("/root/key.toml", "root:root", 0o600, []byte("access_key_id = \""+accessKey+"\"\naccess_key_secret = \""+secret+"\"\n"))
+	initialize := []string{"init", "--plugin", "softhsm", "--token-label", "machine", "--softhsm-conf", softhsm, "--region", "cn-hangzhou",
+		"--endpoint", "http://127.0.0.1:8770", "--allow-foreign-endpoint", "--pin-file", "/root/pin", "--access-key-file", "/root/key.toml"}
+	if said := b.Must(b.Ctl(As{}, initialize...)); strings.Contains(said, "problem") || !strings.Contains(said, "in order") {
+		t.Errorf("the doctor after init: %s", said)
+	}
+	b.Refused(b.Ctl(As{}, initialize...), 1, "has something in it already")
+	for _, kept := range []string{configFile, "/etc/systemd/system/" + daemonUnit + ".d/kmsbrokerctl-init.conf", "/etc/kmsbroker/hsm.pin.cred", "/etc/kmsbroker/credentials.toml.cred"} {
+		if content := b.Must(b.Exec(nil, "cat", kept)); strings.Contains(content, pin) || strings.Contains(content, secret) {
+			t.Errorf("%s has a secret in clear", kept)
+		}
+	}
+	written := b.Must(b.Exec(nil, "cat", configFile))
+	b.Install(configFile, "root:root", 0o644, []byte(written+toPayments+toCrowd))
+	b.Must(b.Exec(nil, "systemctl", "reload", daemonUnit))
 	b.Import("payments")
 	b.Import("crowd")
 	if unitsKnown(t) {
@@ -80,7 +93,7 @@ func TestPackage(t *testing.T) {
 	if b.daemonPID() == pid {
 		t.Error("the old daemon runs on")
 	}
-	if got := b.Must(b.Exec(nil, "cat", configFile)); got != configuration+toPayments+toCrowd {
+	if got := b.Must(b.Exec(nil, "cat", configFile)); got != written+toPayments+toCrowd {
 		t.Error("the upgrade changed the configuration")
 	}
 	b.Must(b.Ctl(As{}, "key", "show", "payments"))
@@ -96,7 +109,7 @@ func TestPackage(t *testing.T) {
 	b.Must(b.Exec(nil, "sh", "-c", "! test -e "+configFile+" && test -s /var/lib/kmsbroker/keyring.db && test -d /var/lib/kmsbroker/audit"))
 
 	b.Must(b.apt("install", "/root/next.deb"))
-	b.Install(configFile, "root:root", 0o644, []byte(configuration+toPayments))
+	b.Install(configFile, "root:root", 0o644, []byte(written+toPayments))
 	b.Must(b.Exec(nil, "systemctl", "restart", daemonUnit))
 	b.Must(b.Ctl(As{}, "key", "show", "payments"))
 }
