@@ -122,7 +122,7 @@ func (c *ctl) command() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "socket of the daemon (default "+defaultControl+", for encrypt, decrypt, reencrypt and whoami "+client.DefaultSocket+")")
 	flags.StringVarP(&c.output, "output", "o", "table", "output format: table or json")
-	root.AddCommand(c.keyCommand(), c.backendCommand(), c.appCommand(), c.policyCommand(), c.statusCommand(), c.initCommand(), c.doctorCommand(), c.backupCommand(), c.restoreCommand(),
+	root.AddCommand(c.keyCommand(), c.backendCommand(), c.appCommand(), c.policyCommand(), c.statusCommand(), c.topCommand(), c.initCommand(), c.doctorCommand(), c.backupCommand(), c.restoreCommand(),
 		c.encryptCommand(), c.decryptCommand(), c.reencryptCommand(), c.whoamiCommand(), c.ramCommand(), c.auditCommand(), c.emulatorCommand())
 	root.AddCommand(c.manCommands()...)
 	return root
