@@ -114,11 +114,17 @@ func (b *Broker) record(ctx context.Context, event audit.Event) error {
 		event.Door = call.Door
 		event.Caller = call.caller()
 	}
-	// Who mixes up arguments may have sent a plaintext for a name.
-	if event.Key != "" && keyring.CheckName(event.Key) != nil {
-		event.Key = noName
-	}
+	event.Key = recordable(event.Key)
 	return unrecorded(b.Audit.Append(ctx, event))
+}
+
+// recordable is a name of a key that may be on record and in traces. Who mixes up
+// arguments may have sent a plaintext for one.
+func recordable(key string) string {
+	if key != "" && keyring.CheckName(key) != nil {
+		return noName
+	}
+	return key
 }
 
 const (

@@ -10,6 +10,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/internal/tracing"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -20,7 +21,7 @@ func (b *Broker) Encrypt(ctx context.Context, call Call, key, region string, pla
 }
 
 func (b *Broker) encrypt(ctx context.Context, call Call, key, region string, plaintext []byte, encryptionContext map[string]string, ours own) (*Encrypted, error) {
-	ctx = withApplication(ctx, call)
+	ctx, end := tracing.Start(withApplication(ctx, call), "core encrypt", tracing.Key, recordable(key))
 	event := encryptEvent(key)
 	event.Details = ours.details
 	answer, err := func() (*Encrypted, error) {
@@ -43,7 +44,8 @@ func (b *Broker) encrypt(ctx context.Context, call Call, key, region string, pla
 		}
 		return &Encrypted{Key: key, KeyID: resp.KeyID, KeyVersionID: resp.KeyVersionID, CiphertextBlob: resp.CiphertextBlob, RequestID: resp.RequestID}, nil
 	}()
-	if err := b.finish(ctx, event, err); err != nil {
+	err = b.finish(ctx, event, err)
+	if end(err); err != nil {
 		return nil, err
 	}
 	return answer, nil
@@ -75,7 +77,7 @@ func (b *Broker) GenerateDataKey(ctx context.Context, call Call, key, region str
 	if !withPlaintext {
 		op = authz.GenerateDataKeyWithoutPlaintext
 	}
-	ctx = withApplication(ctx, call)
+	ctx, end := tracing.Start(withApplication(ctx, call), "core generate data key", tracing.Key, recordable(key))
 	event := audit.Event{Action: string(op), Key: key, Application: true}
 	answer, err := func() (*DataKey, error) {
 		cmk, kms, err := b.authorize(authz.Request{Caller: call.Caller, Operation: op, Key: key, Context: encryptionContext}, region)
@@ -102,7 +104,8 @@ func (b *Broker) GenerateDataKey(ctx context.Context, call Call, key, region str
 		encrypted := Encrypted{Key: key, KeyID: resp.KeyID, KeyVersionID: resp.KeyVersionID, CiphertextBlob: resp.CiphertextBlob, RequestID: resp.RequestID}
 		return &DataKey{Encrypted: encrypted, Plaintext: resp.Plaintext}, nil
 	}()
-	if err := b.finish(ctx, event, err); err != nil {
+	err = b.finish(ctx, event, err)
+	if end(err); err != nil {
 		if answer != nil {
 			clear(answer.Plaintext)
 		}

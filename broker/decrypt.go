@@ -10,6 +10,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/internal/tracing"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -38,7 +39,7 @@ func (b *Broker) Decrypt(ctx context.Context, call Call, key, region, ciphertext
 }
 
 func (b *Broker) decrypt(ctx context.Context, call Call, key, region, ciphertextBlob string, encryptionContext map[string]string, ours own) (*Decrypted, error) {
-	ctx = withApplication(ctx, call)
+	ctx, end := tracing.Start(withApplication(ctx, call), "core decrypt", tracing.Key, recordable(key))
 	event := audit.Event{Action: string(authz.Decrypt), Key: key, Application: true, Details: ours.details}
 	answer, err := func() (*Decrypted, error) {
 		request := authz.Request{Caller: call.Caller, Operation: authz.Decrypt, Key: key, Context: encryptionContext}
@@ -65,7 +66,8 @@ func (b *Broker) decrypt(ctx context.Context, call Call, key, region, ciphertext
 		event.Key = owner.Name
 		return &Decrypted{Key: owner.Name, KeyID: resp.KeyID, KeyVersionID: resp.KeyVersionID, Plaintext: resp.Plaintext, RequestID: resp.RequestID}, nil
 	}()
-	if err := b.finish(ctx, event, err); err != nil {
+	err = b.finish(ctx, event, err)
+	if end(err); err != nil {
 		if answer != nil {
 			clear(answer.Plaintext)
 		}

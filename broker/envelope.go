@@ -9,6 +9,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/envelope"
+	"github.com/kmsbroker/kmsbroker/internal/tracing"
 )
 
 // MaxSealed is the longest plaintext, in bytes, that the daemon seals and opens
@@ -62,7 +63,7 @@ func (b *Broker) Seal(ctx context.Context, call Call, req Sealing, plaintext []b
 
 // newMessage is the common part, with one record for each message.
 func (b *Broker) newMessage(ctx context.Context, call Call, req Sealing, form string, use func(*envelope.Message) error) (*envelope.Message, error) {
-	ctx = withApplication(ctx, call)
+	ctx, end := tracing.Start(withApplication(ctx, call), "core seal", tracing.Key, recordable(req.Key))
 	event := encryptEvent(req.Key)
 	event.Details = req.ours.detailed(audit.DetailEnvelope, form)
 	message, err := func() (*envelope.Message, error) {
@@ -90,7 +91,7 @@ func (b *Broker) newMessage(ctx context.Context, call Call, req Sealing, form st
 		event.Details[audit.DetailMessage] = messageID(m.Header())
 		return m, use(m)
 	}()
-	return b.handOut(ctx, event, message, err)
+	return b.handOut(ctx, event, message, err, end)
 }
 
 // OpeningKey hands out the key of one message.
@@ -122,7 +123,7 @@ func (b *Broker) Open(ctx context.Context, call Call, req Opening, message []byt
 }
 
 func (b *Broker) openMessage(ctx context.Context, call Call, req Opening, header []byte, form string, use func(*envelope.Message) error) (*envelope.Message, string, error) {
-	ctx = withApplication(ctx, call)
+	ctx, end := tracing.Start(withApplication(ctx, call), "core open", tracing.Key, recordable(req.Key))
 	event := audit.Event{Action: string(authz.Decrypt), Key: req.Key, Application: true, Details: req.ours.detailed(audit.DetailEnvelope, form)}
 	message, err := func() (*envelope.Message, error) {
 		h, err := envelope.Parse(header)
@@ -151,13 +152,14 @@ func (b *Broker) openMessage(ctx context.Context, call Call, req Opening, header
 		}
 		return m, use(m)
 	}()
-	message, err = b.handOut(ctx, event, message, err)
+	message, err = b.handOut(ctx, event, message, err, end)
 	return message, event.Key, err
 }
 
 // handOut records how a message ended, and wipes it unless it is answered.
-func (b *Broker) handOut(ctx context.Context, event audit.Event, message *envelope.Message, err error) (*envelope.Message, error) {
-	if err = b.finish(ctx, event, envelopeFailure(err)); err != nil {
+func (b *Broker) handOut(ctx context.Context, event audit.Event, message *envelope.Message, err error, end func(error)) (*envelope.Message, error) {
+	err = b.finish(ctx, event, envelopeFailure(err))
+	if end(err); err != nil {
 		if message != nil {
 			message.Wipe()
 		}

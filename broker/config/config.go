@@ -22,6 +22,7 @@ type Config struct {
 	Alibaba    Alibaba
 	Kubernetes []Kubernetes // in the order of the file
 	Envelope   Envelope
+	Tracing    Tracing
 	// UnitWithoutPIDFD: on a kernel without SO_PEERPIDFD a caller's unit is looked up
 	// by its PID, which another process can have by then.
 	UnitWithoutPIDFD bool

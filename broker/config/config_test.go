@@ -97,6 +97,7 @@ func TestGood(t *testing.T) {
 		Kubernetes: []Kubernetes{
 			{Name: "prod", Key: "cluster", Socket: "/run/kmsbroker/kubernetes/prod.sock", Envelope: true}, {Name: "dev", Key: "cluster-dev", Socket: "/run/dev.sock"},
 		},
+		Tracing:  Tracing{Endpoint: "http://127.0.0.1:4318", OneIn: 100},
 		Envelope: Envelope{Age: 10 * time.Minute, Idle: 30 * time.Second, Offline: time.Hour, MaxMessages: 5000, MaxBytes: 2 << 30},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -205,6 +206,8 @@ func TestProblems(t *testing.T) {
 		{"kubernetes beside control", minimal + "[kubernetes.a]\nkey = 'k'\nsocket = 'admin/k.sock'\n", "f:1: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
 		{"clusters on one socket", minimal + "[kubernetes.b]\nkey = 'k'\n[kubernetes.a]\nkey = 'k'\nsocket = 'kubernetes/b.sock'\n",
 			"f:8: kubernetes.a.socket is the same socket as kubernetes.b.socket"},
+		{"traces to nowhere", minimal + "[tracing]\nendpoint = '127.0.0.1:4318'\n", "f:5: tracing.endpoint must be a URL such as \"http://127.0.0.1:4318\", without a user, a path or a query"},
+		{"traces with a secret", minimal + "[tracing]\nendpoint = 'http://u:p@h'\n", "f:5: tracing.endpoint must be a URL such as \"http://127.0.0.1:4318\", without a user, a path or a query"},
 		{"metrics of a number", minimal + "[sockets]\nmetrics = 5\n", "f:5: sockets.metrics must be a string, not an integer"},
 		{"socket is a directory", minimal + "[sockets]\ncontrol = '.'\n", `f:5: sockets.control must be a path below runtime_dir or an absolute path, not "."`},
 		{"no identity", "[kms]\nregion = 'cn-hangzhou'\n", "f:1: kms.credentials_file is missing, or one of kms.ecs_role and kms.oidc instead"},

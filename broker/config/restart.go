@@ -20,6 +20,7 @@ func (c *Config) Restart(next *Config) []string {
 		{"audit", c.Audit, next.Audit},
 		{"alibaba", c.Alibaba, next.Alibaba},
 		{"kubernetes", c.Kubernetes, next.Kubernetes},
+		{"tracing", c.Tracing, next.Tracing},
 		{"envelope", c.Envelope, next.Envelope},
 		{"kms", c.KMS, next.KMS},
 		{"sockets", c.Sockets, next.Sockets},

@@ -51,6 +51,7 @@ func (t *table) config() *Config {
 	c.Audit = t.audit()
 	c.Alibaba = t.alibaba()
 	c.Envelope = t.envelope()
+	c.Tracing = t.tracing()
 	c.UnitWithoutPIDFD = t.boolean("unit_without_pidfd")
 	t.done()
 	return c

@@ -11,6 +11,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/internal/fault"
+	"github.com/kmsbroker/kmsbroker/internal/tracing"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -196,7 +197,9 @@ func (r *run) journaled(ctx context.Context, region string, s step) error {
 			return "", err
 		}
 		r.imp = imp
-		detail, found, err := s.run(r, ctx, earlier)
+		traced, end := tracing.Start(ctx, "import "+s.name, tracing.Key, r.imp.Name, tracing.Region, region)
+		detail, found, err := s.run(r, traced, earlier)
+		end(err)
 		if err != nil {
 			return "", err
 		}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 )
@@ -31,6 +32,7 @@ type ServerConfig struct {
 	Log     *slog.Logger
 	Observe Observe
 	Units   Units
+	Tracer  trace.Tracer // nil: nothing is traced
 	// Shares are for a door that everybody can reach; nil for one that only
 	// administrators can.
 	Shares *Shares
@@ -39,7 +41,7 @@ type ServerConfig struct {
 // NewServer returns a gRPC server for a Unix socket whose handlers find their
 // caller with [CallerOf] and return errors of the core.
 func NewServer(config ServerConfig) *grpc.Server {
-	c := NewCalls(config.Log, config.Observe)
+	c := NewCalls(config.Log, config.Observe, config.Tracer)
 	options := []grpc.ServerOption{
 		grpc.Creds(peerCredentials{config.Units, config.Shares}),
 		grpc.MaxRecvMsgSize(maxMessage),
@@ -59,7 +61,7 @@ func NewServer(config ServerConfig) *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
 			defer config.Shares.handling(ctx)()
-			err = c.Serve(ctx, info.FullMethod, func() error {
+			err = c.Serve(ctx, info.FullMethod, func(ctx context.Context) error {
 				answer, err = next(ctx, req)
 				return err
 			})
@@ -67,7 +69,9 @@ func NewServer(config ServerConfig) *grpc.Server {
 		}),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 			defer config.Shares.handling(stream.Context())()
-			return c.Serve(stream.Context(), info.FullMethod, func() error { return next(srv, stream) })
+			return c.Serve(stream.Context(), info.FullMethod, func(ctx context.Context) error {
+				return next(srv, &tracedStream{stream, ctx})
+			})
 		}),
 	}
 	if config.Shares != nil {
@@ -75,3 +79,12 @@ func NewServer(config ServerConfig) *grpc.Server {
 	}
 	return grpc.NewServer(options...)
 }
+
+// tracedStream is a stream whose handler works within a trace.
+type tracedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context implements grpc.ServerStream.
+func (s *tracedStream) Context() context.Context { return s.ctx }

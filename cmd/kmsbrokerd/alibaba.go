@@ -74,7 +74,7 @@ func (h *house) alibabaShares(ctx context.Context) *doors.Shares {
 }
 
 func (h *house) alibabaServer(callers alibaba.Callers) *doors.HTTPServer {
-	handler := alibaba.New(alibaba.Config{Core: h.core, Log: h.log, Observe: h.measured.Door(alibaba.Door), Callers: callers})
+	handler := alibaba.New(alibaba.Config{Core: h.core, Log: h.log, Observe: h.measured.Door(alibaba.Door), Callers: callers, Tracer: h.tracer})
 	return doors.NewHTTPServer(doors.HTTPConfig{Handler: handler, Log: h.log, MaxHeader: alibaba.MaxHeader, AnswerTime: answerTime})
 }
 

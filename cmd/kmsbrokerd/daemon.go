@@ -48,6 +48,11 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	}
 	defer closeKMS()
 
+	tracer, flush, err := openTracing(ctx, cfg.Tracing, log)
+	if err != nil {
+		return err
+	}
+	defer flush()
 	backends := makeBackends(cfg, keys, trail, log)
 	units := doors.Units{WithoutPIDFD: cfg.UnitWithoutPIDFD}
 	warnOfUnits(cfg.Grants, units.Unknown(), log)
@@ -79,7 +84,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	running.Go(func() { core.KeepMaterial(backendCtx) })
 	running.Go(func() { core.KeepDataKeys(backendCtx) })
 	running.Go(func() { reload.serve(backendCtx, core) })
-	err = openDoors(ctx, &house{cfg, units, core, measured, log, doors.NewRoom(), passed})
+	err = openDoors(ctx, &house{cfg, units, core, measured, log, doors.NewRoom(), passed, tracer})
 	stopBackends()
 	running.Wait()
 	stopErr := trail.Append(context.WithoutCancel(ctx), audit.Event{Action: audit.DaemonStop, Outcome: audit.Done})

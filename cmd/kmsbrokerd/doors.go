@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
@@ -46,18 +47,19 @@ type house struct {
 	log      *slog.Logger
 	room     *doors.Room
 	passed   passedSockets
+	tracer   trace.Tracer // nil: nothing is traced
 }
 
 // doors makes what answers until ctx ends.
 func (h *house) doors(ctx context.Context) ([]door, error) {
 	sockets := h.cfg.Sockets
-	controlServer := doors.NewServer(doors.ServerConfig{Log: h.log, Observe: h.measured.Door(control.Door), Units: h.units})
+	controlServer := doors.NewServer(doors.ServerConfig{Log: h.log, Observe: h.measured.Door(control.Door), Units: h.units, Tracer: h.tracer})
 	v1.RegisterControlServer(controlServer, control.New(h.core))
 	appServer := doors.NewServer(doors.ServerConfig{
-		Log: h.log, Observe: h.measured.Door(app.Door), Units: h.units,
+		Log: h.log, Observe: h.measured.Door(app.Door), Units: h.units, Tracer: h.tracer,
 		Shares: doors.NewShares(ctx, h.room, h.core.Names, v1.Crypto_ServiceDesc.ServiceName, h.measured.Refused(app.Door)).KeepRoomFor(os.Getpid()),
 	})
-	v1.RegisterCryptoServer(appServer, app.New(h.core, doors.NewCalls(h.log, h.measured.Door(app.Door))))
+	v1.RegisterCryptoServer(appServer, app.New(h.core, doors.NewCalls(h.log, h.measured.Door(app.Door), h.tracer)))
 	grpc_health_v1.RegisterHealthServer(appServer, &doors.Health{
 		Services: []string{v1.Crypto_ServiceDesc.ServiceName}, Serving: h.core.Serving,
 	})
@@ -88,7 +90,7 @@ func (h *house) doors(ctx context.Context) ([]door, error) {
 // kubernetesSocket answers the kube-apiserver of a cluster.
 func (h *house) kubernetesSocket(ctx context.Context, provider config.Kubernetes) door {
 	server := doors.NewServer(doors.ServerConfig{
-		Log: h.log, Observe: h.measured.Door(kmsv2.Door), Units: h.units,
+		Log: h.log, Observe: h.measured.Door(kmsv2.Door), Units: h.units, Tracer: h.tracer,
 		Shares: doors.NewShares(ctx, h.room, h.core.Names, v2.KeyManagementService_ServiceDesc.ServiceName, h.measured.Refused(kmsv2.Door)),
 	})
 	seeds := h.core.Seeds(broker.Provider{Name: provider.Name, Key: provider.Key, Envelope: provider.Envelope})

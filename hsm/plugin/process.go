@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os/exec"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/plugin/hsmv1"
+	"github.com/kmsbroker/kmsbroker/internal/tracing"
 )
 
 // Command says which program to start as a plugin.
@@ -74,7 +76,7 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 	if err := removeStale(command.SocketDir); err != nil {
 		return nil, err
 	}
-	executable, path, err := openExecutable(command.Path, command.SHA256)
+	executable, file, err := openExecutable(command.Path, command.SHA256)
 	if err != nil {
 		return nil, err
 	}
@@ -95,21 +97,21 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 		RunnerFunc: func(_ hclog.Logger, protocol *exec.Cmd, sockets string) (runner.Runner, error) {
 			// go-plugin's variables come last and win.
 			env := slices.Concat(command.Env, protocol.Env)
-			p.child = newChild(ctx, executable, path, env, sockets, logger)
+			p.child = newChild(ctx, executable, file, env, sockets, logger)
 			return p.child, nil
 		},
 		GRPCDialOptions: []grpc.DialOption{grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage),
-		)},
+		), grpc.WithChainUnaryInterceptor(trace)},
 	})
 	if err := p.connect(ctx); err != nil {
 		p.Kill()
 		if e, ok := errors.AsType[*hsm.Error](err); ok {
 			return nil, e
 		}
-		return nil, hsm.Errorf(hsm.Misconfigured, "plugin %s: %v", path, err)
+		return nil, hsm.Errorf(hsm.Misconfigured, "plugin %s: %v", file, err)
 	}
-	logger.Info("plugin process started", "pid", p.PID(), "path", path)
+	logger.Info("plugin process started", "pid", p.PID(), "path", file)
 	return p, nil
 }
 
@@ -212,4 +214,12 @@ func (p *Process) Kill() {
 			p.logger.Error("plugin process does not end after SIGKILL and is left behind", "pid", p.PID())
 		}
 	})
+}
+
+// trace marks a call of a plugin in the trace of what it is made for.
+func trace(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	ctx, end := tracing.Start(ctx, "plugin "+path.Base(method))
+	err := invoke(ctx, method, req, reply, cc, options...)
+	end(err)
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/internal/tracing"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 )
 
@@ -76,7 +77,9 @@ func (p *progress) try(ctx context.Context, attempt func(context.Context, kmsapi
 	}
 	p.attempts++
 	began := time.Now()
-	failure := p.attempt(ctx, e, attempt)
+	traced, end := tracing.Start(ctx, "KMS "+p.name, tracing.Endpoint, e.Name)
+	failure := p.attempt(traced, e, attempt)
+	end(errorOf(failure))
 	took := time.Since(began)
 
 	v, outcome := verdictOn(failure), outcomeOf(failure)
@@ -90,10 +93,22 @@ func (p *progress) try(ctx context.Context, attempt func(context.Context, kmsapi
 	return failure
 }
 
+// errorOf is a failure as an error, nil for none.
+func errorOf(failure *kmsapi.Error) error {
+	if failure == nil {
+		return nil
+	}
+	return failure
+}
+
 // await returns when the call has a turn under its quota and a slot.
-func (p *progress) await(ctx context.Context) error {
+func (p *progress) await(ctx context.Context) (err error) {
 	began := time.Now()
-	defer func() { p.waited += time.Since(began) }()
+	ctx, end := tracing.Start(ctx, "wait for a turn at KMS")
+	defer func() {
+		end(err)
+		p.waited += time.Since(began)
+	}()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"net/http"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
@@ -38,6 +40,7 @@ type Config struct {
 	Log     *slog.Logger
 	Observe serve.Observe
 	Callers Callers
+	Tracer  trace.Tracer // nil: nothing is traced
 }
 
 // Callers says who calls.
@@ -64,7 +67,7 @@ type Server struct {
 
 // New makes a door to a core.
 func New(config Config) *Server {
-	return &Server{config.Core, config.Log, serve.NewCalls(config.Log, config.Observe), config.Callers}
+	return &Server{config.Core, config.Log, serve.NewCalls(config.Log, config.Observe, config.Tracer), config.Callers}
 }
 
 // ServeHTTP implements http.Handler.
@@ -83,7 +86,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		visit.caller, err = s.callers.Identify(visit, r)
 	}
 	var answer result
-	err = s.calls.Do(ctx, visit.caller, "/"+Door+"/"+operationName(r), func() error {
+	err = s.calls.Do(ctx, visit.caller, "/"+Door+"/"+operationName(r), func(ctx context.Context) error {
 		if err == nil {
 			answer, err = s.serve(ctx, visit.caller, r)
 		}

@@ -37,7 +37,7 @@ func batch[Req, Resp, Item any](ctx context.Context, s *Server, name string, ite
 		workers.Go(func() {
 			for i := range next {
 				var answer Resp
-				err := s.items.Serve(ctx, name, func() (err error) {
+				err := s.items.Serve(ctx, name, func(ctx context.Context) (err error) {
 					answer, err = do(ctx, from, items[i])
 					return err
 				})
