@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -67,7 +66,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	debug.SetGCPercent(garbagePercent)
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	log := newLog(stderr, cfg.LogLevel)
 	// What is made by name has these rights at the most, whatever the caller's
 	// umask.
 	syscall.Umask(0o022)

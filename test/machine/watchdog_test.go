@@ -61,10 +61,15 @@ func TestWatchdog(t *testing.T) {
 	b.Must(b.Encrypt(As{User: Alice}, "payments"))
 }
 
-// TestSystemdStatus: `systemctl status` says how things are, and knows of a reload.
+// TestSystemdStatus: `systemctl status` says how things are, and knows of a reload; the
+// journal has fields.
 func TestSystemdStatus(t *testing.T) {
 	b := BootBroker(t, applications)
 	b.eventually("a status", func() bool { return strings.Contains(b.property("StatusText"), "1 of 1 backends ready; 0 keys") })
+	found := b.Must(b.Exec(nil, "journalctl", "--no-pager", "--output=cat", "_SYSTEMD_UNIT="+daemonUnit, "KMSBROKER_BACKEND=hsm", "PRIORITY=6"))
+	if !strings.Contains(found, "backend ready backend=hsm pid=") || strings.Contains(found, "kmsbrokerd ready") {
+		t.Errorf("the journal has of the backend:\n%s", found)
+	}
 	b.Must(b.Exec(nil, "systemctl", "reload", daemonUnit))
 	b.eventually("the reload is over", func() bool { return b.property("ActiveState") == "active" })
 }

@@ -3,7 +3,6 @@ package system
 import (
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/test/stage"
@@ -18,27 +17,10 @@ func TestBackup(t *testing.T) {
 	sealed := s.CtlInput([]byte("kept"), s.Application(), "encrypt", "--key", "app-1")
 	s.Must(sealed, nil)
 
-	var calls atomic.Int64
-	stop, done := make(chan struct{}), make(chan struct{})
-	c := newClient(t, s)
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				if _, err := c.Encrypt(t.Context(), "app-1", []byte("x"), nil); err != nil {
-					t.Error(err)
-				}
-				calls.Add(1)
-			}
-		}
-	}()
+	stop := keepEncrypting(t, newClient(t, s), "app-1")
 	made := s.Ctl(s.Control(), "backup", "--config", s.Config(), "--out", s.Path("backup"))
 	s.Must(made, nil)
-	close(stop)
-	<-done
+	stop()
 	head := strings.TrimSpace(made.Stdout[strings.Index(made.Stdout, "Audit head:")+len("Audit head:"):])
 	if info, err := os.Stat(s.Path("backup")); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info, err)

@@ -1,9 +1,6 @@
 package system
 
 import (
-	"context"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -17,21 +14,8 @@ import (
 // scrape reads the metrics and returns the value of each series.
 func scrape(t *testing.T, s *stage.Stage) map[string]float64 {
 	t.Helper()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", s.Path("run/metrics.sock"))
-	}}
-	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Get("http://localhost/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s, %v: %s", resp.Status, err, text)
-	}
 	series := map[string]float64{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(s.Metrics()) {
 		if strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -39,6 +23,7 @@ func scrape(t *testing.T, s *stage.Stage) map[string]float64 {
 		if value == "" {
 			name, value, _ = strings.Cut(strings.TrimSpace(line), " ")
 		}
+		var err error
 		if series[name], err = strconv.ParseFloat(value, 64); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
