@@ -53,6 +53,7 @@ type Keyring struct {
 	writing  sync.Mutex // held from the transaction to the publication
 	snapshot atomic.Pointer[snapshot]
 
+	copying sync.Mutex // one snapshot at a time
 	turning sync.Mutex
 	turns   map[string]chan struct{} // at logging in, by token
 }
@@ -77,6 +78,7 @@ func Open(dir string) (*Keyring, error) {
 	case err != nil:
 		return nil, fmt.Errorf("key registry %s is damaged, restore it from a backup: %w", path, err)
 	}
+	removeSnapshots(dir, 0)
 	k := &Keyring{db: db, turns: map[string]chan struct{}{}}
 	if err := boltfile.Survive(func() error { return k.load() }); err != nil {
 		// A file whose pages cannot be read cannot be closed either.

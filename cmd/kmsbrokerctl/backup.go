@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	v1 "github.com/kmsbroker/kmsbroker/api/kmsbroker/v1"
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	brokerconfig "github.com/kmsbroker/kmsbroker/broker/config"
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/client"
 	"github.com/kmsbroker/kmsbroker/internal/backup"
 	"github.com/kmsbroker/kmsbroker/internal/build"
@@ -45,20 +48,28 @@ What it prints is the head of the audit trail, an anchor for ` + "`kmsbrokerctl 
 }
 
 func (c *ctl) backUp(ctx context.Context, stateDir, config, path string) error {
-	return c.control(func(_ *client.Conn, control v1.ControlClient) error {
+	// Who cannot read the state need not have it copied.
+	if _, err := os.ReadDir(stateDir); err != nil {
+		return err
+	}
+	return c.control(func(_ *client.Conn, control v1.ControlClient) (err error) {
 		made, err := control.Snapshot(ctx, &v1.SnapshotRequest{})
 		if err != nil {
 			return err
 		}
+		// Root opens and removes nothing that the daemon could make up.
+		if dir, name := filepath.Split(made.GetPath()); filepath.Clean(dir) != stateDir || !keyring.SnapshotName.MatchString(name) {
+			return fmt.Errorf("the daemon has its state elsewhere than %s says: %.200q", config, made.GetPath())
+		}
 		head := audit.Head{Seq: made.GetAuditRecords(), Hash: made.GetAuditHead()}.String()
 		// A copy that is left has secrets, of a time when they may have been revoked since.
-		defer os.Remove(made.GetPath())
-		out, err := c.create(path)
+		defer func() { err = errors.Join(err, os.Remove(made.GetPath())) }()
+		out, err := replacing(path, 0o600) // whatever the mode of what is there
 		if err != nil {
 			return err
 		}
 		m, err := backup.Create(out, backup.Source{StateDir: stateDir, Snapshot: made.GetPath(), Config: config},
-			backup.Manifest{Version: build.Version(), MadeAt: time.Now().UTC().Truncate(time.Second), InstanceID: made.GetInstanceId(), Head: head})
+			backup.Manifest{Version: build.Version(), MadeAt: time.Now().UTC().Truncate(time.Second), InstanceID: made.GetInstanceId(), StateDir: stateDir, Head: head})
 		if err != nil {
 			out.abandon()
 			return err
@@ -97,13 +108,13 @@ Restore a broker once: two that run on one registry know nothing of what the oth
 			if err != nil {
 				return err
 			}
-			return c.fields("Restored", stateDir, "Made at", m.MadeAt.Format(time.RFC3339), "By version", m.Version,
+			return c.fields("Restored", cmp.Or(stateDir, m.StateDir), "Made at", m.MadeAt.Format(time.RFC3339), "By version", m.Version,
 				"Instance", m.InstanceID, "Audit head", m.Head)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&in, "in", "", "backup to read")
-	flags.StringVar(&stateDir, "state-dir", brokerconfig.DefaultStateDir, "where the state goes")
+	flags.StringVar(&stateDir, "state-dir", "", "where the state goes (default: where it was)")
 	flags.StringVar(&config, "config", "", "where the configuration goes (default: it stays in the backup)")
 	flags.StringVar(&owner, "owner", "kmsbroker", "user who gets the files, when root restores")
 	return cmd

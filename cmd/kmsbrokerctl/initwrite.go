@@ -21,8 +21,18 @@ const dropInName = "kmsbrokerctl-init.conf"
 
 // writeSecrets puts the secrets where the daemon reads them: encrypted credentials of
 // the service, or files that belong to its user.
-func (s *setup) writeSecrets(ctx context.Context, all *secrets) error {
-	var needs []string // of the unit
+//
+// When that fails, nothing of it is left.
+func (s *setup) writeSecrets(ctx context.Context, all *secrets) (err error) {
+	var needs []string   // of the unit
+	var written []string // to be removed
+	defer func() {
+		for _, path := range written {
+			if err != nil {
+				os.Remove(path)
+			}
+		}
+	}()
 	for _, secret := range []struct {
 		name    string
 		content []byte
@@ -35,6 +45,7 @@ func (s *setup) writeSecrets(ctx context.Context, all *secrets) error {
 			if err := writeSecretFile(path, secret.content); err != nil {
 				return err
 			}
+			written = append(written, path)
 			continue
 		}
 		path += ".cred"
@@ -45,6 +56,7 @@ func (s *setup) writeSecrets(ctx context.Context, all *secrets) error {
 		if err := writeNew(path, sealed); err != nil {
 			return err
 		}
+		written = append(written, path)
 		needs = append(needs, fmt.Sprintf("LoadCredentialEncrypted=%s:%s", secret.name, path))
 	}
 	if dir := s.tokenDir(); dir != "" {

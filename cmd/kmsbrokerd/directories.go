@@ -36,6 +36,7 @@ func makeDirectories(cfg *config.Config) error {
 		{cfg.StateDir, 0o700, -1},
 		{cfg.RuntimeDir, 0o755, -1},
 		{filepath.Join(cfg.RuntimeDir, "plugins"), 0o700, -1},
+		{pulseDir(cfg), 0o700, -1},
 		{filepath.Dir(cfg.Sockets.Control), 0o750, cfg.Sockets.AdminGID},
 	}
 	for _, k := range cfg.Kubernetes {

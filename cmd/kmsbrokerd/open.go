@@ -37,7 +37,19 @@ func openDoors(ctx context.Context, h *house) error {
 	h.passed.close(h.log)
 	notify(h.log, daemon.SdNotifyReady)
 	watching, stopWatching := context.WithCancel(ctx)
-	serving.Go(func() { feedWatchdog(watching, pulse{h.cfg.Sockets.Application, h.cfg.Sockets.Control}, h.log) })
+	patience, watchErr := daemon.SdWatchdogEnabled(true)
+	if watchErr != nil {
+		h.log.Warn("no watchdog", "error", watchErr)
+	}
+	if patience > 0 {
+		p, err := pulseOf(ctx, h.cfg, all, func(d door, l net.Listener) { serving.Go(func() { h.reopened(d, l) }) })
+		if err != nil {
+			stopWatching()
+			stopAll(all)
+			return err
+		}
+		serving.Go(func() { feedWatchdog(watching, p, patience, h.log) })
+	}
 	serving.Go(func() { tellStatus(watching, h.core.Status, h.log) })
 	for _, d := range all {
 		if d.path != "" {
@@ -106,10 +118,13 @@ func (h *house) keep(ctx context.Context, d door) {
 		ours, err = os.Lstat(d.path)
 		h.measured.SocketRemade(d.name)
 		h.log.Warn("a socket was removed, and is there again", "door", d.name, "path", d.path)
-		serving.Go(func() {
-			if err := d.open(listener); err != nil {
-				h.log.Error("a door is closed", "error", err)
-			}
-		})
+		serving.Go(func() { h.reopened(d, listener) })
+	}
+}
+
+// reopened serves at another listener of a door.
+func (h *house) reopened(d door, listener net.Listener) {
+	if err := d.open(listener); err != nil {
+		h.log.Error("a door is closed", "error", err)
 	}
 }

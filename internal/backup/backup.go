@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"syscall"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
@@ -45,6 +46,7 @@ type Manifest struct {
 	Version    string    `json:"version"` // of kmsbroker
 	MadeAt     time.Time `json:"made_at"`
 	InstanceID string    `json:"instance_id"`
+	StateDir   string    `json:"state_dir"` // where it was
 	// Head of the audit trail when the registry was copied, as NUMBER:HASH.
 	Head  string `json:"audit_head"`
 	Files []File `json:"files"` // in their order
@@ -64,15 +66,21 @@ type Source struct {
 	Config   string
 }
 
-// source is a file to be packed.
+// source is a file to be packed, opened once: what takes its place meanwhile is not it.
 type source struct {
 	name, path string
+	file       *os.File
 	size       int64
 }
 
 // Create writes a backup. The manifest's files are filled in.
 func Create(w io.Writer, from Source, m Manifest) (*Manifest, error) {
 	sources, err := from.list()
+	defer func() {
+		for _, s := range sources {
+			s.file.Close()
+		}
+	}()
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +101,8 @@ func Create(w io.Writer, from Source, m Manifest) (*Manifest, error) {
 	if err := add(archive, m.MadeAt, manifestName, int64(len(text)), bytes.NewReader(text)); err != nil {
 		return nil, err
 	}
-	for _, s := range sources {
-		if err := s.pack(archive, m.MadeAt); err != nil {
+	for i, s := range sources {
+		if err := s.pack(archive, m.MadeAt, m.Files[i].SHA256); err != nil {
 			return nil, err
 		}
 	}
@@ -117,8 +125,11 @@ func (f Source) list() ([]source, error) {
 	}
 	for i := range sources {
 		s := &sources[i]
-		if s.size, err = wholeSize(s.path, i+1 == len(sources) && len(segments) > 0); err != nil {
-			return nil, err
+		if s.file, err = os.OpenFile(s.path, os.O_RDONLY|syscall.O_NOFOLLOW, 0); err != nil {
+			return sources[:i], err
+		}
+		if s.size, err = wholeSize(s.file, i+1 == len(sources) && len(segments) > 0); err != nil {
+			return sources[:i+1], err
 		}
 	}
 	return sources, nil
@@ -130,12 +141,7 @@ func exists(path string) bool {
 }
 
 // wholeSize is the size of a file; of one that is written to, up to its last newline.
-func wholeSize(path string, growing bool) (int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
+func wholeSize(f *os.File, growing bool) (int64, error) {
 	info, err := f.Stat()
 	if err != nil || !growing {
 		return sizeOf(info), err
@@ -153,35 +159,24 @@ func sizeOf(info os.FileInfo) int64 {
 	return info.Size()
 }
 
-func (s source) open() (*os.File, io.Reader, error) {
-	f, err := os.Open(s.path)
-	if err != nil {
-		return nil, nil, err
-	}
-	return f, io.LimitReader(f, s.size), nil
-}
+func (s source) content() io.Reader { return io.NewSectionReader(s.file, 0, s.size) }
 
 func (s source) sum() (string, error) {
-	f, content, err := s.open()
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
 	hash := sha256.New()
-	if _, err := io.Copy(hash, content); err != nil {
+	if _, err := io.Copy(hash, s.content()); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-func (s source) pack(archive *tar.Writer, at time.Time) error {
-	f, content, err := s.open()
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := add(archive, at, s.name, s.size, content); err != nil {
+// pack adds a file, which must be what its checksum was made of.
+func (s source) pack(archive *tar.Writer, at time.Time, sum string) error {
+	hash := sha256.New()
+	if err := add(archive, at, s.name, s.size, io.TeeReader(s.content(), hash)); err != nil {
 		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	if hex.EncodeToString(hash.Sum(nil)) != sum {
+		return fmt.Errorf("%s was changed while it was packed: make the backup again", s.path)
 	}
 	return nil
 }

@@ -6,16 +6,43 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/kmsbroker/kmsbroker/broker/keyring"
 )
+
+// registry makes a copy of an empty one, the same each time.
+var registry = sync.OnceValue(func() string {
+	dir, err := os.MkdirTemp("", "registry")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	keys, err := keyring.Open(dir)
+	if err != nil {
+		panic(err)
+	}
+	defer keys.Close()
+	path, err := keys.Snapshot()
+	if err != nil {
+		panic(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	return string(content)
+})
 
 // state is what a daemon could have left.
 var state = map[string]string{
-	"snapshot.db": "registry", "evidence.key": "key", "audit/epoch.key": "secret",
+	"evidence.key": "key", "audit/epoch.key": "secret",
 	"audit/audit-00000000000000000001.log": "1\n2\n", "audit/audit-00000000000000000003.log": "3\n4\nunfinish",
 }
 
@@ -36,10 +63,10 @@ func create(t testing.TB) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, state)
-	write(t, dir, map[string]string{"config.toml": "# nothing\n"})
+	write(t, dir, map[string]string{"config.toml": "# nothing\n", "snapshot.db": registry()})
 	var out bytes.Buffer
 	from := Source{StateDir: dir, Snapshot: filepath.Join(dir, "snapshot.db"), Config: filepath.Join(dir, "config.toml")}
-	if _, err := Create(&out, from, Manifest{Version: "test", MadeAt: time.Unix(1e9, 0).UTC(), InstanceID: "I", Head: "3:x"}); err != nil {
+	if _, err := Create(&out, from, Manifest{Version: "test", MadeAt: time.Unix(1e9, 0).UTC(), InstanceID: "I", StateDir: dir, Head: "3:x"}); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -47,9 +74,6 @@ func create(t testing.TB) []byte {
 
 func TestRoundTrip(t *testing.T) {
 	made := create(t)
-	if again := create(t); !bytes.Equal(made, again) {
-		t.Error("the same state makes another backup")
-	}
 	dir := t.TempDir()
 	to := Target{StateDir: filepath.Join(dir, "state"), Config: filepath.Join(dir, "c.toml"), UID: -1}
 	m, err := Restore(bytes.NewReader(made), to)
@@ -57,7 +81,7 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	want := map[string]string{
-		"state/keyring.db": "registry", "state/evidence.key": "key", "c.toml": "# nothing\n",
+		"state/keyring.db": registry(), "state/evidence.key": "key", "c.toml": "# nothing\n",
 		"state/audit/audit-00000000000000000001.log": "1\n2\n", "state/audit/audit-00000000000000000003.log": "3\n4\n",
 	}
 	for name, content := range want {
@@ -89,6 +113,47 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestReplaced: what takes the place of a file while it is packed is not packed, and what
+// is changed in it fails the backup.
+func TestReplaced(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, state)
+	write(t, dir, map[string]string{"config.toml": "# nothing\n", "snapshot.db": registry()})
+	from := Source{StateDir: dir, Snapshot: filepath.Join(dir, "snapshot.db"), Config: filepath.Join(dir, "config.toml")}
+	var out bytes.Buffer
+	replace := first{&out, func() {
+		write(t, dir, map[string]string{"new.db": "another"})
+		if err := os.Rename(filepath.Join(dir, "new.db"), from.Snapshot); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := Create(&replace, from, Manifest{StateDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(&out, Target{StateDir: filepath.Join(t.TempDir(), "s"), UID: -1}); err != nil {
+		t.Error(err)
+	}
+	write(t, dir, map[string]string{"snapshot.db": registry()})
+	change := first{io.Discard, func() { write(t, dir, map[string]string{"config.toml": "# changed\n"}) }}
+	if _, err := Create(&change, from, Manifest{StateDir: dir}); err == nil {
+		t.Error("a file that was changed is in the backup")
+	}
+}
+
+// first does something when it is first written to.
+type first struct {
+	io.Writer
+	do func()
+}
+
+func (f *first) Write(p []byte) (int, error) {
+	if f.do != nil {
+		f.do()
+		f.do = nil
+	}
+	return f.Writer.Write(p)
+}
+
 // TestDamage: whatever is changed or cut off, nothing is restored.
 func TestDamage(t *testing.T) {
 	zipped, err := gzip.NewReader(bytes.NewReader(create(t)))
@@ -117,7 +182,7 @@ func TestDamage(t *testing.T) {
 			t.Errorf("%s: %v is left", what, left)
 		}
 	}
-	for _, word := range []string{"registry", "1\n2\n", "# nothing", "key"} {
+	for _, word := range []string{"instance-id", "1\n2\n", "# nothing", "key"} {
 		at := bytes.LastIndex(plain.Bytes(), []byte(word))
 		changed := slices.Clone(plain.Bytes())
 		changed[at] ^= 1
@@ -132,22 +197,20 @@ func TestDamage(t *testing.T) {
 
 // TestForeignManifests: only what belongs into a backup comes out of one.
 func TestForeignManifests(t *testing.T) {
-	registry, config := File{Name: "keyring.db", SHA256: empty}, File{Name: "kmsbrokerd.toml", SHA256: empty}
+	keys, config := File{Name: "keyring.db", SHA256: empty}, File{Name: "kmsbrokerd.toml", SHA256: empty}
 	for name, m := range map[string]Manifest{
-		"a later format": {Format: 2, Files: []File{registry, config}},
+		"a later format": {Format: 2, Files: []File{keys, config}},
 		"no registry":    {Format: 1, Files: []File{config}},
-		"a path":         {Format: 1, Files: []File{registry, config, {Name: "../../etc/passwd", SHA256: empty}}},
-		"an epoch key":   {Format: 1, Files: []File{registry, config, {Name: "audit/epoch.key", SHA256: empty}}},
-		"twice":          {Format: 1, Files: []File{registry, registry, config}},
-		"a negative":     {Format: 1, Files: []File{registry, config, {Name: "evidence.key", Size: -1}}},
+		"a path":         {Format: 1, Files: []File{keys, config, {Name: "../../etc/passwd", SHA256: empty}}},
+		"an epoch key":   {Format: 1, Files: []File{keys, config, {Name: "audit/epoch.key", SHA256: empty}}},
+		"twice":          {Format: 1, Files: []File{keys, keys, config}},
+		"no database":    {Format: 1, Files: []File{keys, config}},
+		"a negative":     {Format: 1, Files: []File{keys, config, {Name: "evidence.key", Size: -1}}},
 	} {
 		dir := t.TempDir()
 		if _, err := Restore(bytes.NewReader(packed(t, m)), Target{StateDir: filepath.Join(dir, "s"), UID: -1}); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-	if _, err := Restore(bytes.NewReader(packed(t, Manifest{Format: 1, Files: []File{registry, config}})), Target{StateDir: filepath.Join(t.TempDir(), "s"), UID: -1}); err != nil {
-		t.Errorf("the least there can be: %v", err)
 	}
 }
 

@@ -22,7 +22,7 @@ const maxManifest = 16 << 20
 
 // Target says where a backup is unpacked.
 type Target struct {
-	// StateDir must not be there, or be empty: nothing is overwritten.
+	// StateDir must not be there, or be empty: nothing is overwritten. "" is where it was.
 	StateDir string
 	// Config is where the configuration goes, which must not be there; "" leaves it in
 	// the backup.
@@ -33,9 +33,6 @@ type Target struct {
 // Restore unpacks a backup. The state directory is there whole, with every file's
 // checksum compared, or not at all.
 func Restore(r io.Reader, to Target) (*Manifest, error) {
-	if err := to.check(); err != nil {
-		return nil, err
-	}
 	zipped, err := gzip.NewReader(r)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
@@ -43,6 +40,12 @@ func Restore(r io.Reader, to Target) (*Manifest, error) {
 	archive := tar.NewReader(zipped)
 	m, err := readManifest(archive)
 	if err != nil {
+		return nil, err
+	}
+	if to.StateDir == "" {
+		to.StateDir = m.StateDir
+	}
+	if err := to.check(); err != nil {
 		return nil, err
 	}
 	temporary, err := os.MkdirTemp(filepath.Dir(to.StateDir), filepath.Base(to.StateDir)+".restore-")
@@ -61,10 +64,16 @@ func Restore(r io.Reader, to Target) (*Manifest, error) {
 	if _, err := archive.Next(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%w: there is more in it than its manifest says", ErrFormat)
 	}
+	if err := keyring.CheckFile(filepath.Join(temporary, keyring.FileName)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
 	return m, to.install(temporary, m.Files)
 }
 
 func (t Target) check() error {
+	if !filepath.IsAbs(t.StateDir) {
+		return fmt.Errorf("%w: it does not say where the state was", ErrFormat)
+	}
 	entries, err := os.ReadDir(t.StateDir)
 	switch {
 	case err == nil && len(entries) > 0:
@@ -124,18 +133,19 @@ func (t Target) unpack(archive *tar.Reader, f File, dir string) error {
 	return out.Sync()
 }
 
-// install puts what was unpacked into its place.
+// install puts what was unpacked into its place, the state first: what fails then leaves
+// no configuration.
 func (t Target) install(temporary string, files []File) error {
-	config := filepath.Join(temporary, configName)
-	if t.Config == "" {
-		if err := os.Remove(config); err != nil {
-			return err
-		}
-	} else if err := move(config, t.Config); err != nil {
+	content, err := os.ReadFile(filepath.Join(temporary, configName))
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(temporary, configName)); err != nil {
 		return err
 	}
 	if t.UID >= 0 {
-		for _, name := range append([]string{".", auditFolder}, names(files)...) {
+		// The directory last: then nobody else could have changed what is in it.
+		for _, name := range append(names(files), auditFolder, ".") {
 			if err := os.Lchown(filepath.Join(temporary, name), t.UID, t.GID); err != nil {
 				return err
 			}
@@ -144,7 +154,22 @@ func (t Target) install(temporary string, files []File) error {
 	if err := os.Remove(t.StateDir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.Rename(temporary, t.StateDir)
+	if err := os.Rename(temporary, t.StateDir); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(t.StateDir)); err != nil || t.Config == "" {
+		return err
+	}
+	return writeNew(t.Config, content)
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // names of the files that become part of the state.
@@ -158,19 +183,15 @@ func names(files []File) []string {
 	return all
 }
 
-// move copies a file to where nothing is, perhaps in another file system.
-func move(from, to string) error {
-	content, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // G302: there is no secret in it
+// writeNew writes a file where nothing is.
+func writeNew(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // G302: there is no secret in it
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(to))
+		return errors.Join(err, os.Remove(path))
 	}
-	return os.Remove(from)
+	return syncDir(filepath.Dir(path))
 }

@@ -14,6 +14,8 @@ import (
 const (
 	// callTime bounds each question to the daemon.
 	callTime = 30 * time.Second
+	// allKeysTime bounds the questions about all keys together.
+	allKeysTime = time.Minute
 	// startTime is what a backend may take to start.
 	startTime = 10 * time.Second
 )
@@ -128,16 +130,22 @@ func (r *report) lifetimes(s *v1.StatusResponse) {
 // keys has KMS say what it knows of each key, which takes the permissions that the
 // broker needs.
 func (r *report) keys(ctx context.Context, conn *client.Conn, control v1.ControlClient) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+	ctx, cancel := context.WithTimeout(ctx, allKeysTime)
 	defer cancel()
 	list, err := control.ListKeys(ctx, &v1.ListKeysRequest{})
 	if err = conn.Error(err); err != nil {
 		r.add("keys", Problem, "", "%v", err)
 		return
 	}
-	for _, listed := range list.GetKeys() {
+	for i, listed := range list.GetKeys() {
 		check := "key " + listed.GetName()
-		key, err := control.ShowKey(ctx, &v1.KeyRequest{Name: listed.GetName()})
+		limited, cancel := context.WithTimeout(ctx, callTime)
+		key, err := control.ShowKey(limited, &v1.KeyRequest{Name: listed.GetName()})
+		cancel()
+		if ctx.Err() != nil {
+			r.add("keys", Skipped, "", "%d of %d were asked for in %v", i, len(list.GetKeys()), allKeysTime)
+			return
+		}
 		if err = conn.Error(err); err != nil {
 			r.add(check, Problem, "check the broker's RAM policy and its network: docs/alibaba-cloud.md", "KMS cannot be asked: %v", err)
 			continue

@@ -74,10 +74,15 @@ func (r *report) stateDir(cfg *config.Config) (owner int) {
 // secret looks at a file that the daemon reads and nobody else shall.
 func (r *report) secret(check, path string, owner int, parse func([]byte) error) {
 	if _, err := os.Stat(path); os.IsNotExist(err) && isCredential(path) {
-		r.add(check, Skipped, "", "%s is a credential of the service, which nobody else sees", path)
+		r.add(check, Warning, "start the service, and see that its unit has LoadCredential= or LoadCredentialEncrypted= of that name",
+			"%s is a credential that systemd has not passed", path)
 		return
 	}
 	info, err := os.Stat(path)
+	if os.IsPermission(err) {
+		r.add(check, Skipped, "run this as root", "%v", err)
+		return
+	}
 	if err != nil {
 		r.add(check, Problem, "make the file, mode 0600, of root or the daemon's user", "%v", err)
 		return

@@ -52,7 +52,7 @@ func (r *report) endpoint(ctx context.Context, address, caFile string) {
 	if splitErr != nil {
 		host = endpoint.Host
 	}
-	if _, err := net.DefaultResolver.LookupHost(ctx, host); err != nil {
+	if _, err := net.DefaultResolver.LookupHost(ctx, host); err != nil && os.Getenv("HTTPS_PROXY") == "" && os.Getenv("https_proxy") == "" {
 		r.add(check, Problem, "check DNS: /etc/resolv.conf, and whether a kms-vpc address is used outside of its VPC", "%v", err)
 		return
 	}
@@ -62,7 +62,7 @@ func (r *report) endpoint(ctx context.Context, address, caFile string) {
 		return
 	}
 	client := &http.Client{
-		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true},
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint.String(), nil)
@@ -72,7 +72,7 @@ func (r *report) endpoint(ctx context.Context, address, caFile string) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		r.add(check, Problem, "check routes, firewall and proxy, and with a private authority ca_file", "%v", err)
+		r.add(check, Problem, "check routes and firewall, and with a private authority ca_file; where kmsbrokerd has HTTPS_PROXY, run this with it too", "%v", err)
 		return
 	}
 	defer resp.Body.Close()

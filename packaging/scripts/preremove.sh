@@ -2,6 +2,10 @@
 # deb: remove; rpm: 0. An upgrade leaves the service running.
 set -e
 [ "$1" = remove ] || [ "$1" = 0 ] || exit 0
-[ -d /run/systemd/system ] || exit 0
-systemctl disable --quiet --now kmsbrokerd-control.socket kmsbrokerd-application.socket kmsbrokerd-alibaba.socket \
-	kmsbrokerd-metrics.socket kmsbrokerd.service
+if [ -d /run/systemd/system ]; then
+	# The sockets first, those of clusters too: a caller would start the service again.
+	systemctl stop 'kmsbrokerd-*.socket' kmsbrokerd.service
+fi
+if [ "$1" = 0 ]; then # an rpm has no purge
+	find /etc/systemd/system -type l -name 'kmsbrokerd*' -delete
+fi

@@ -101,9 +101,14 @@ func TestPackage(t *testing.T) {
 	b.Must(b.apt("remove", "kmsbroker"))
 	b.Must(b.Exec(nil, "sh", "-c", "! systemctl is-active kmsbrokerd.service kmsbrokerd-control.socket kmsbrokerd-application.socket"))
 	b.Must(b.Exec(nil, "sh", "-c", "! test -e /run/kmsbroker/kms.sock && ! test -e /usr/bin/kmsbrokerd && test -s /etc/kmsbroker/kmsbrokerd.toml"))
+	// Removed and installed again it works as before.
+	b.Must(b.apt("install", "/root/next.deb"))
+	b.eventually("it is back", func() bool { return b.property("ActiveState") == "active" })
+	b.Must(b.Ctl(As{}, "key", "show", "payments"))
+	b.Must(b.apt("remove", "kmsbroker"))
 	r := b.apt("purge", "kmsbroker")
 	b.Must(r)
-	if !strings.Contains(r.Stdout+r.Stderr, "/var/lib/kmsbroker stays") {
+	if said := r.Stdout + r.Stderr; !strings.Contains(said, "/var/lib/kmsbroker stays") || !strings.Contains(said, "/etc/kmsbroker stays") {
 		t.Errorf("a purge does not tell what stays: %v", r)
 	}
 	b.Must(b.Exec(nil, "sh", "-c", "! test -e "+configFile+" && test -s /var/lib/kmsbroker/keyring.db && test -d /var/lib/kmsbroker/audit"))
@@ -126,13 +131,9 @@ func TestRPM(t *testing.T) {
 		slices.Sort(lines)
 		return lines
 	}
-	want := listed("sh", "-c", `dpkg-deb -c "$1" | awk '$1 ~ /^-/ {print substr($6, 2)}'`, "sh", deb)
-	files := listed("rpm", "-qp", "--qf", `[%{FILEMODES:perms} %{FILENAMES}\n]`, rpm)
+	want := listed("sh", "-c", `dpkg-deb -c "$1" | awk '$1 ~ /^-/ {sub("/root", "", $2); print $1, $2, substr($6, 2)}'`, "sh", deb)
+	files := listed("rpm", "-qp", "--qf", `[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES}\n]`, rpm)
 	files = slices.DeleteFunc(files, func(line string) bool { return !strings.HasPrefix(line, "-") })
-	for i, line := range files {
-		_, files[i], _ = strings.Cut(line, " ")
-	}
-	slices.Sort(files)
 	if got := files; !slices.Equal(got, want) {
 		t.Errorf("the rpm has\n%v\nthe deb\n%v", got, want)
 	}

@@ -37,6 +37,13 @@ func TestWatchdog(t *testing.T) {
 	b.impatient()
 	b.fed("usually")
 	pid := b.daemonPID()
+	b.installCaller()
+	knocking := b.Start(As{User: Bob}, callerProgram, "knock", "64")
+	if got := knocking.Line(); got != "there" {
+		t.Fatal(got)
+	}
+	b.fed("while somebody connects and connects")
+	knocking.End()
 	b.Must(b.Exec(nil, "systemctl", "kill", "--signal=SIGSTOP", "--kill-whom=main", "emulator.service"))
 	for _, process := range b.processes(daemonUnit) {
 		if process != pid {

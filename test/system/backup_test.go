@@ -2,6 +2,7 @@ package system
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,8 +26,14 @@ func TestBackup(t *testing.T) {
 	if info, err := os.Stat(s.Path("backup")); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	if _, err := os.Stat(s.Path("state/snapshot.db")); !os.IsNotExist(err) {
-		t.Errorf("the copy of the registry is left: %v", err)
+	if left, _ := filepath.Glob(s.Path("state/snapshot-*.db")); len(left) > 0 {
+		t.Errorf("a copy of the registry is left: %v", left)
+	}
+	// What is there already keeps neither its content nor its mode.
+	s.Write("backup-2", "", 0o666)
+	s.Must(s.Ctl(s.Control(), "backup", "--config", s.Config(), "--out", s.Path("backup-2")), nil)
+	if info, err := os.Stat(s.Path("backup-2")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("over a file of everybody: %v, %v", info, err)
 	}
 	s.Import("app-2") // which the backup does not know
 	daemon.Stop()

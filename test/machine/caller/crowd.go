@@ -88,6 +88,35 @@ func hold(n int) error {
 	return err
 }
 
+// knock fills the queue of the socket, and says so when the kernel turned it away.
+func knock(n int) error {
+	told := make(chan error, 1)
+	there := sync.OnceFunc(func() { fmt.Println("there") })
+	stop := make(chan struct{})
+	var knocking sync.WaitGroup
+	for range n {
+		knocking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if conn, err := net.Dial("unix", client.DefaultSocket); err == nil {
+					conn.Close()
+				} else {
+					there()
+				}
+			}
+		})
+	}
+	go func() { told <- untilTold() }()
+	err := <-told
+	close(stop)
+	knocking.Wait()
+	return err
+}
+
 // drip prints how many calls it has begun: that of each connection says that its
 // message has 1000 bytes, which never come.
 func drip(n int) error {

@@ -12,6 +12,7 @@
 //	caller flood KEY N      encrypt with N calls under way until standard input ends
 //	caller steady KEY N     the same, for so few that none is refused
 //	caller once KEY N       the same, without the client package, which tries again
+//	caller knock N          connect N at a time and leave again, until standard input ends
 //	caller oversize         say that a message of 2 GiB will come, and print how that ends
 //	caller metrics          print the metrics of the daemon
 package main
@@ -66,12 +67,14 @@ func run(ctx context.Context, args []string) error {
 		return withNumber(args[2], func(n int) error { return flood(args[1], n, codes.OK) })
 	case len(args) == 3 && args[0] == "once":
 		return withNumber(args[2], func(n int) error { return once(args[1], n) })
+	case len(args) == 2 && args[0] == "knock":
+		return withNumber(args[1], knock)
 	case len(args) == 1 && args[0] == "oversize":
 		return oversize()
 	case len(args) == 1 && args[0] == "metrics":
 		return metrics()
 	default:
-		return errors.New("usage: caller keep KEY | give PATH | take PATH KEY | hold N | drip N | flood KEY N | steady KEY N | once KEY N | oversize | metrics")
+		return errors.New("usage: caller keep KEY | give PATH | take PATH KEY | hold N | drip N | flood KEY N | steady KEY N | once KEY N | knock N | oversize | metrics")
 	}
 }
 
