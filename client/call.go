@@ -27,6 +27,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, do method[Req, Resp], r
 		defer cancel()
 	}
 	var lost time.Time // since when nobody answers
+	var why error      // nobody does
 	for {
 		answer, err := do(ctx, req)
 		if err == nil {
@@ -35,11 +36,14 @@ func call[Req, Resp any](ctx context.Context, c *Client, do method[Req, Resp], r
 		}
 		err = c.conn.Error(err)
 		e, ok := errors.AsType[*Error](err)
+		if ok && e.Reason == ReasonDeadline && why != nil {
+			return answer, why // tells more than that the time is over
+		}
 		if ok && e.Reason != ReasonUnreachable {
 			c.conn.answered.Store(true)
 			return answer, err
 		}
-		if lost.IsZero() {
+		if why = err; lost.IsZero() {
 			lost = time.Now()
 		}
 		if !c.conn.answered.Load() || time.Since(lost) > restartTime {
@@ -48,7 +52,7 @@ func call[Req, Resp any](ctx context.Context, c *Client, do method[Req, Resp], r
 		select {
 		case <-time.After(askAgain):
 		case <-ctx.Done():
-			return answer, err // tells more than that the time is over
+			return answer, err
 		}
 	}
 }
