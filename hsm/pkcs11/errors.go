@@ -8,6 +8,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
 // Codes that the binding has no constant for.
@@ -165,3 +166,6 @@ func vanished(err error) bool {
 		return false
 	}
 }
+
+// codeName returns the name of a return code.
+func codeName(code uint) string { return cryptoki.RV(code).String() }

@@ -1,20 +1,20 @@
-package pkcs11
+package cryptoki
 
 import "fmt"
 
-// codeName returns the name of a PKCS#11 return code, and its number in hex for
+// String returns the name of a PKCS#11 return code, and its number in hex for
 // a code that neither the standard nor Thales has named.
-func codeName(code uint) string {
-	if name, ok := codeNames[code]; ok {
+func (rv RV) String() string {
+	if name, ok := codeNames[rv]; ok {
 		return name
 	}
-	return fmt.Sprintf("CKR_0x%08X", code)
+	return fmt.Sprintf("CKR_0x%08X", uint64(rv))
 }
 
 // codeNames has the codes of PKCS#11 2.40 and, after them, those that Thales
 // adds for Luna and DPoD. The binding's own table misses CKR_ACTION_PROHIBITED
 // and every vendor code.
-var codeNames = map[uint]string{
+var codeNames = map[RV]string{
 	0x00000000: "CKR_OK",
 	0x00000001: "CKR_CANCEL",
 	0x00000002: "CKR_HOST_MEMORY",
