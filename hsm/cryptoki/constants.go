@@ -278,6 +278,7 @@ const (
 	CKM_CAST128_CBC_PAD                uint64 = 0x325
 	CKM_CAST128_ECB                    uint64 = 0x321
 	CKM_CAST128_KEY_GEN                uint64 = 0x320
+	CKM_CAST128_MAC                    uint64 = 0x323
 	CKM_CAST128_MAC_GENERAL            uint64 = 0x324
 	CKM_CAST3_CBC                      uint64 = 0x312
 	CKM_CAST3_CBC_PAD                  uint64 = 0x315
@@ -333,6 +334,7 @@ const (
 	CKM_DH_PKCS_DERIVE                 uint64 = 0x21
 	CKM_DH_PKCS_KEY_PAIR_GEN           uint64 = 0x20
 	CKM_DH_PKCS_PARAMETER_GEN          uint64 = 0x2001
+	CKM_DSA                            uint64 = 0x11
 	CKM_DSA_KEY_PAIR_GEN               uint64 = 0x10
 	CKM_DSA_PARAMETER_GEN              uint64 = 0x2000
 	CKM_DSA_PROBABLISTIC_PARAMETER_GEN uint64 = 0x2003
@@ -374,6 +376,7 @@ const (
 	CKM_GOSTR3411_HMAC                 uint64 = 0x1211
 	CKM_HOTP                           uint64 = 0x291
 	CKM_HOTP_KEY_GEN                   uint64 = 0x290
+	CKM_IDEA_CBC                       uint64 = 0x342
 	CKM_IDEA_CBC_PAD                   uint64 = 0x345
 	CKM_IDEA_ECB                       uint64 = 0x341
 	CKM_IDEA_KEY_GEN                   uint64 = 0x340
@@ -418,9 +421,11 @@ const (
 	CKM_PBE_SHA1_RC4_128               uint64 = 0x3a6
 	CKM_PBE_SHA1_RC4_40                uint64 = 0x3a7
 	CKM_PKCS5_PBKD2                    uint64 = 0x3b0
+	CKM_RC2_CBC                        uint64 = 0x102
 	CKM_RC2_CBC_PAD                    uint64 = 0x105
 	CKM_RC2_ECB                        uint64 = 0x101
 	CKM_RC2_KEY_GEN                    uint64 = 0x100
+	CKM_RC2_MAC                        uint64 = 0x103
 	CKM_RC2_MAC_GENERAL                uint64 = 0x104
 	CKM_RC4                            uint64 = 0x111
 	CKM_RC4_KEY_GEN                    uint64 = 0x110
@@ -546,6 +551,7 @@ const (
 	CKM_WTLS_SERVER_KEY_AND_MAC_DERIVE uint64 = 0x3d4
 	CKM_X9_42_DH_DERIVE                uint64 = 0x31
 	CKM_X9_42_DH_HYBRID_DERIVE         uint64 = 0x32
+	CKM_X9_42_DH_KEY_PAIR_GEN          uint64 = 0x30
 	CKM_X9_42_DH_PARAMETER_GEN         uint64 = 0x2002
 	CKM_X9_42_MQV_DERIVE               uint64 = 0x33
 	CKM_XOR_BASE_AND_DATA              uint64 = 0x364
@@ -645,6 +651,7 @@ const (
 	CKR_TOKEN_NOT_PRESENT                RV = 0xe0
 	CKR_TOKEN_NOT_RECOGNIZED             RV = 0xe1
 	CKR_TOKEN_WRITE_PROTECTED            RV = 0xe2
+	CKR_UNWRAPPING_KEY_HANDLE_INVALID    RV = 0xf0
 	CKR_UNWRAPPING_KEY_SIZE_RANGE        RV = 0xf1
 	CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT RV = 0xf2
 	CKR_USER_ALREADY_LOGGED_IN           RV = 0x100

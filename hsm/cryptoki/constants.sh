@@ -13,7 +13,7 @@ header=p11-kit-1/p11-kit/pkcs11.h
 		type=uint64
 		[ $prefix = CKR ] && type=RV
 		echo 'puts("\nconst (");'
-		grep -oE "^#define ${prefix}_[A-Za-z0-9_]+" "/usr/include/$header" | cut -d' ' -f2 | sort -u |
+		grep -oE "^#define[[:space:]]+${prefix}_[A-Za-z0-9_]+" "/usr/include/$header" | awk '{print $2}' | sort -u |
 			sed -E "s/.*/printf(\"& $type = 0x%lx\\\\n\", (unsigned long)&);/"
 		echo 'puts(")");'
 	done
