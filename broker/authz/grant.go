@@ -1,9 +1,6 @@
 package authz
 
-import (
-	"path"
-	"slices"
-)
+import "slices"
 
 // Effect is what a grant does to the requests that it matches.
 type Effect int
@@ -69,7 +66,7 @@ func (g *Grant) matchBut(r *Request) miss {
 	switch {
 	case !slices.Contains(g.Operations, r.Operation):
 		return miss{condition: "operation"}
-	case !g.covers(&r.Caller):
+	case !g.who().covers(&r.Caller, g.Effect):
 		return miss{condition: "caller"}
 	}
 	for name, template := range g.Context {
@@ -80,19 +77,7 @@ func (g *Grant) matchBut(r *Request) miss {
 	return miss{}
 }
 
-func (g *Grant) covers(c *Caller) bool {
-	if c.App != "" {
-		return matchAny(g.Apps, c.App)
-	}
-	if slices.Contains(g.UIDs, c.UID) || slices.Contains(g.GIDs, c.GID) ||
-		slices.ContainsFunc(c.Groups, func(gid uint32) bool { return slices.Contains(g.GIDs, gid) }) {
-		return true
-	}
-	if c.Unit.Unknown {
-		return g.Effect == Deny && len(g.Units) > 0
-	}
-	return c.Unit.Name != "" && matchAny(g.Units, c.Unit.Name)
-}
+func (g *Grant) who() who { return who{g.UIDs, g.GIDs, g.Units, g.Apps} }
 
 // requires reports whether a request has an entry of the context as the grant
 // wants it.
@@ -106,16 +91,4 @@ func (g *Grant) requires(template Template, name string, r *Request) bool {
 		return g.Effect == Deny
 	}
 	return value == want
-}
-
-// matchAny reports whether name is one of the patterns or matches one. Names of
-// units have backslashes, which are something else in a pattern.
-func matchAny(patterns []string, name string) bool {
-	return slices.ContainsFunc(patterns, func(pattern string) bool {
-		if pattern == name {
-			return true
-		}
-		ok, err := path.Match(pattern, name)
-		return err == nil && ok // config refuses malformed patterns
-	})
 }

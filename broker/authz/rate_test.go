@@ -114,14 +114,14 @@ func TestAccountsAreBounded(t *testing.T) {
 			allowed++
 		}
 	}
-	if got := len(d.rule.spent.each); allowed != maxAccounts+1 || got != maxAccounts {
+	if got := len(d.by.spent.each); allowed != maxAccounts+1 || got != maxAccounts {
 		t.Errorf("%d uids were allowed and %d kept, want %d with one share for the rest", allowed, got, maxAccounts)
 	}
 	now = now.Add(time.Minute)
 	if !d.Spend(Identity{UID: 7}, now) || !d.Spend(Identity{UID: 99_999}, now) {
 		t.Error("a minute later somebody was refused")
 	}
-	if got := len(d.rule.spent.each); got > 2 {
+	if got := len(d.by.spent.each); got > 2 {
 		t.Errorf("%d are kept who have been quiet", got)
 	}
 }

@@ -1,5 +1,7 @@
 package authz
 
+import "slices"
+
 // Permission is an operation that a caller may do with a key, given that the
 // encryption context has certain entries.
 type Permission struct {
@@ -44,14 +46,11 @@ func (g *Grant) needs(caller *Caller) (map[string]string, bool) {
 	return context, true
 }
 
-// Names reports whether some grant allows the caller something.
+// Names reports whether some grant allows the caller something, with keys or with
+// objects.
 func (p *Policy) Names(caller Caller) bool {
-	for i := range p.rules {
-		if p.rules[i].Effect == Allow && p.rules[i].covers(&caller) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.rules, func(r rule) bool { return r.Effect == Allow && r.who().covers(&caller, Allow) }) ||
+		slices.ContainsFunc(p.objects, func(r *objectRule) bool { return r.Effect == Allow && r.who().covers(&caller, Allow) })
 }
 
 // Patterns returns the names and globs of the keys of those grants that allow what a
