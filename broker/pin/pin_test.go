@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // quick is a guard whose hashes are the PINs behind "hash of ".
@@ -127,22 +128,22 @@ func TestGuard(t *testing.T) {
 
 // TestManyAtOnce: a caller with many connections has no more tries than with one.
 func TestManyAtOnce(t *testing.T) {
-	g, right := quick(), "hash of 1"
-	var mu sync.Mutex
-	outcomes := map[error]int{}
-	var all sync.WaitGroup
-	for range 3 * Tries {
-		all.Go(func() {
-			_, err := g.Check(t.Context(), "eve", []string{right}, []byte("x"))
-			mu.Lock()
-			defer mu.Unlock()
-			outcomes[err]++
-		})
-	}
-	all.Wait()
-	if outcomes[ErrWrong] != Tries || outcomes[ErrLocked] != 2*Tries {
-		t.Errorf("%v", outcomes)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		g, right := quick(), "hash of 1"
+		g.slots = make(chan struct{}, 3*Tries)
+		g.matches = func(string, []byte) (bool, error) { time.Sleep(time.Second); return false, nil } // while all others come
+		outcomes := make(chan error, 3*Tries)
+		for range 3 * Tries {
+			go func() { _, err := g.Check(t.Context(), "eve", []string{right}, []byte("x")); outcomes <- err }()
+		}
+		count := map[error]int{}
+		for range 3 * Tries {
+			count[<-outcomes]++
+		}
+		if count[ErrWrong] != Tries || count[ErrLocked] != 2*Tries {
+			t.Errorf("%v", count)
+		}
+	})
 }
 
 // TestTurns: while one call of a caller goes on its others wait, those of others do
