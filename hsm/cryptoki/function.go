@@ -108,7 +108,7 @@ func (f Function) String() string {
 	return functionNames[f]
 }
 
-var functionNames = [functions]string{
+var functionNames = [functions]string{ //nolint:gosec // C_InitPIN is no credential
 	Initialize:          "C_Initialize",
 	Finalize:            "C_Finalize",
 	GetInfo:             "C_GetInfo",

@@ -19,26 +19,48 @@ type Frame struct {
 // ReadFrame reads a frame into the memory of buffer, which it returns as the frame's
 // Body, grown if need be. io.EOF: the stream ended between frames.
 func ReadFrame(stream *bufio.Reader, buffer []byte) (Frame, error) {
-	var header [headerSize]byte
-	if _, err := io.ReadFull(stream, header[:]); err != nil {
+	h, err := readHeader(stream)
+	if err != nil {
 		return Frame{Body: buffer}, err
 	}
-	f := Frame{Code: binary.BigEndian.Uint32(header[:]), Body: buffer}
-	options, size := binary.BigEndian.Uint32(header[4:]), binary.BigEndian.Uint32(header[8:])
+	body, err := readBody(stream, buffer[:0], h.size)
+	return Frame{Code: h.code, Body: body}, err
+}
+
+// header is what goes before a body.
+type header struct {
+	code          uint32
+	options, size int
+}
+
+func parseHeader(raw []byte) (header, error) {
+	code := binary.BigEndian.Uint32(raw)
+	options, size := binary.BigEndian.Uint32(raw[4:]), binary.BigEndian.Uint32(raw[8:])
 	switch {
-	case f.Code == 0:
-		return f, malformed("a frame has the code 0")
+	case code == 0:
+		return header{}, malformed("a frame has the code 0")
 	case options > maxOptions:
-		return f, malformed("a frame has %d bytes of options", options)
+		return header{}, malformed("a frame has %d bytes of options", options)
 	case size > MaxBody:
-		return f, malformed("a frame has %d bytes, more than %d", size, MaxBody)
+		return header{}, malformed("a frame has %d bytes, more than %d", size, MaxBody)
 	}
-	if _, err := stream.Discard(int(options)); err != nil {
-		return f, unexpected(err)
+	return header{code, int(options), int(size)}, nil
+}
+
+// readHeader reads what goes before a body, and skips the options.
+func readHeader(stream *bufio.Reader) (header, error) {
+	var raw [headerSize]byte
+	if _, err := io.ReadFull(stream, raw[:]); err != nil {
+		return header{}, err
 	}
-	body, err := readBody(stream, buffer[:0], int(size))
-	f.Body = body
-	return f, err
+	h, err := parseHeader(raw[:])
+	if err != nil {
+		return h, err
+	}
+	if _, err := stream.Discard(h.options); err != nil {
+		return h, unexpected(err)
+	}
+	return h, nil
 }
 
 // readBody grows the buffer with what has come, not with what was announced.

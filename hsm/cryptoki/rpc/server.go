@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"net"
+	"time"
 
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
@@ -28,31 +30,86 @@ type Server struct {
 	Do func(*cryptoki.Call) *cryptoki.Answer
 	// Malformed, unless nil, is told of a message that was not understood.
 	Malformed func(error)
+	// Patience is how long a client may take to send the rest of a frame that it has
+	// begun; 0 is for ever.
+	Patience time.Duration
+	// Admit, unless nil, is asked before memory is taken for a frame of more than
+	// Small bytes, and the memory is given back with leave. A frame that is not
+	// admitted ends the connection.
+	Admit func(size int) (leave func(), ok bool)
 }
+
+// Small is the size up to which a frame is nobody's business, in bytes.
+const Small = 64 << 10
+
+// errCrowded is the end of a connection whose frame was not admitted.
+var errCrowded = errors.New("too many large messages at once")
 
 // Serve answers calls one after the other, until the stream ends, which is no error.
 // A message that is not understood is answered with CKR_DEVICE_ERROR, as p11-kit does;
 // a frame that is not ends the connection.
-func (s *Server) Serve(conn io.ReadWriter) error {
+func (s *Server) Serve(conn net.Conn) error {
 	stream := bufio.NewReader(conn)
 	var in, out []byte
 	for {
-		frame, err := ReadFrame(stream, in)
-		in = frame.Body
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
+		if _, err := stream.Peek(1); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
 		}
-		out = s.answer(BeginFrame(out[:0]), frame.Body)
-		EndFrame(out, 0, frame.Code)
-		_, err = conn.Write(out)
-		in, out = wiped(in), wiped(out)
-		if err != nil {
+		var err error
+		if in, out, err = s.next(conn, stream, in, out); err != nil {
 			return err
 		}
 	}
+}
+
+// next answers the call that has begun to come.
+func (s *Server) next(conn net.Conn, stream *bufio.Reader, in, out []byte) ([]byte, []byte, error) {
+	// A whole frame has come at once, as a rule, and needs no deadline.
+	slow := s.Patience > 0 && !complete(stream)
+	if slow {
+		if err := conn.SetReadDeadline(time.Now().Add(s.Patience)); err != nil {
+			return nil, nil, err
+		}
+	}
+	header, err := readHeader(stream)
+	if err != nil {
+		return nil, nil, unexpected(err)
+	}
+	if header.size > Small && s.Admit != nil {
+		leave, ok := s.Admit(header.size)
+		if !ok {
+			return nil, nil, errCrowded
+		}
+		defer leave()
+	}
+	if in, err = readBody(stream, in[:0], header.size); err != nil {
+		return nil, nil, err
+	}
+	if slow {
+		if err := conn.SetReadDeadline(time.Time{}); err != nil {
+			return nil, nil, err
+		}
+	}
+	out = s.answer(BeginFrame(out[:0]), in)
+	EndFrame(out, 0, header.code)
+	_, err = conn.Write(out)
+	return wiped(in), wiped(out), err
+}
+
+// complete reports whether a whole frame has come already.
+func complete(stream *bufio.Reader) bool {
+	if stream.Buffered() < headerSize {
+		return false
+	}
+	raw, err := stream.Peek(headerSize)
+	if err != nil {
+		return false
+	}
+	h, err := parseHeader(raw)
+	return err == nil && stream.Buffered() >= headerSize+h.options+h.size
 }
 
 func (s *Server) answer(dst, body []byte) []byte {
