@@ -33,7 +33,9 @@ func (b *Broker) ReloadPolicy(ctx context.Context, call Call) (Reloaded, error) 
 		err = failure.New(failure.Invalid, "CONFIGURATION", "the old policy stays: %v", err).
 			WithHint("`kmsbrokerd --check-config` lists all that is wrong with the file")
 	} else {
-		event.Details = map[string]string{audit.DetailGrants: strconv.Itoa(loaded.Policy.Len())}
+		event.Details = map[string]string{
+			audit.DetailGrants: strconv.Itoa(loaded.Policy.Len()), audit.DetailObjectGrants: strconv.Itoa(loaded.Policy.LenObjects()),
+		}
 	}
 	if err := b.finish(withCall(ctx, call), event, err); err != nil {
 		return Reloaded{}, err
@@ -47,7 +49,7 @@ type Explanation struct {
 	Caller   authz.Caller // as the daemon would know it
 	Decision authz.Decision
 	Why      string // a sentence
-	// Considered are all grants. It is empty when the request is refused whatever they
+	// Considered are all grants of the kind. It is empty when the request is refused whatever they
 	// say.
 	Considered []authz.Consideration
 }
@@ -55,33 +57,62 @@ type Explanation struct {
 // ExplainPolicy answers what would be decided, asking neither KMS nor the audit
 // trail and taking nothing from a rate.
 func (b *Broker) ExplainPolicy(r authz.Request) (Explanation, error) {
-	if !slices.Contains(authz.Operations(), r.Operation) {
-		var names []string
-		for _, op := range authz.Operations() {
-			names = append(names, string(op))
-		}
-		return Explanation{}, failure.New(failure.Invalid, "OPERATION", "there is no operation %.40q", string(r.Operation)).
-			WithHint("there are %s", strings.Join(names, ", "))
+	if err := checkOperation(authz.Operations(), r.Operation); err != nil {
+		return Explanation{}, err
 	}
-	if b.UnitsUnknown != "" && r.Caller.App == "" {
-		r.Caller.Unit = authz.Unit{Unknown: true, Why: b.UnitsUnknown}
-	}
+	b.forgetUnit(&r.Caller)
 	if err := checkContext(r.Context); err != nil {
 		return Explanation{Caller: r.Caller, Why: err.Error()}, nil
 	}
 	policy := b.policy.Load()
 	decision := policy.Decide(r)
-	return Explanation{Caller: r.Caller, Decision: decision, Why: why(decision), Considered: policy.Explain(r)}, nil
+	return Explanation{Caller: r.Caller, Decision: decision, Why: why("grant", decision), Considered: policy.Explain(r)}, nil
 }
 
-func why(d authz.Decision) string {
+// ExplainObject does the same for an object of a token. That some are hidden from
+// everybody, whatever grants say, it does not know.
+func (b *Broker) ExplainObject(q authz.ObjectRequest) (Explanation, error) {
+	if err := checkOperation(authz.ObjectOperations(), q.Operation); err != nil {
+		return Explanation{}, err
+	}
+	if q.Caller.App != "" {
+		return Explanation{}, failure.New(failure.Invalid, "CALLER", "applications with an access key do not speak PKCS#11").
+			WithHint("ask about the user that the application runs as")
+	}
+	b.forgetUnit(&q.Caller)
+	decision, considered := b.policy.Load().ExplainObject(q)
+	return Explanation{Caller: q.Caller, Decision: decision, Why: why("pkcs11 grant", decision), Considered: considered}, nil
+}
+
+func checkOperation[T ~string](all []T, operation T) error {
+	if slices.Contains(all, operation) {
+		return nil
+	}
+	names := make([]string, len(all))
+	for i, op := range all {
+		names[i] = string(op)
+	}
+	return failure.New(failure.Invalid, "OPERATION", "there is no operation %.40q", string(operation)).
+		WithHint("there are %s", strings.Join(names, ", "))
+}
+
+// forgetUnit makes of a caller what the daemon would know of it.
+func (b *Broker) forgetUnit(c *authz.Caller) {
+	if b.UnitsUnknown != "" && c.App == "" {
+		c.Unit = authz.Unit{Unknown: true, Why: b.UnitsUnknown}
+	}
+}
+
+func why(grant string, d authz.Decision) string {
 	number, _, _ := d.Grant()
 	switch {
 	case number == 0:
-		return "no grant allows it"
+		return "no " + grant + " allows it"
+	case d.Allowed && d.PIN():
+		return fmt.Sprintf("%s %d allows it after a login with its application PIN", grant, number)
 	case d.Allowed:
-		return fmt.Sprintf("grant %d allows it", number)
+		return fmt.Sprintf("%s %d allows it", grant, number)
 	default:
-		return fmt.Sprintf("grant %d denies it", number)
+		return fmt.Sprintf("%s %d denies it", grant, number)
 	}
 }

@@ -212,14 +212,14 @@ func TestReload(t *testing.T) {
 		refused(t, err, reason)
 	}
 
-	next = Reloaded{Policy: authz.NewPolicy([]authz.Grant{grant(1001, "k", authz.Encrypt)}), Restart: []string{"kms"}}
+	next = Reloaded{Policy: authz.NewPolicy([]authz.Grant{grant(1001, "k", authz.Encrypt)}, authz.ObjectGrant{}, authz.ObjectGrant{}), Restart: []string{"kms"}}
 	from := Call{Caller: authz.Caller{UID: 1, Unit: authz.Unit{Name: "deploy.service"}}, Door: "control"}
 	loaded, err := h.ReloadPolicy(t.Context(), from)
 	if err != nil || len(loaded.Restart) != 1 {
 		t.Fatalf("%+v, %v", loaded, err)
 	}
 	record := h.lastRecord(t)
-	if record.Action != audit.PolicyReload || record.Outcome != audit.Done || record.Door != from.Door || record.Caller == nil || record.Caller.UID != 1 || record.Caller.Unit != "deploy.service" || record.Details[audit.DetailGrants] != "1" {
+	if record.Action != audit.PolicyReload || record.Outcome != audit.Done || record.Door != from.Door || record.Caller == nil || record.Caller.UID != 1 || record.Caller.Unit != "deploy.service" || record.Details[audit.DetailGrants] != "1" || record.Details[audit.DetailObjectGrants] != "2" {
 		t.Errorf("recorded %+v", record)
 	}
 	check(alice, "NO_GRANT")
@@ -281,4 +281,40 @@ func TestExplainPolicy(t *testing.T) {
 	request.Operation = "re-encrypt"
 	_, err := h.ExplainPolicy(request)
 	refused(t, err, "OPERATION")
+}
+
+func TestExplainObject(t *testing.T) {
+	h := newHouse(t)
+	h.policy.Store(authz.NewPolicy(nil,
+		authz.ObjectGrant{Effect: authz.Deny, Tokens: []string{"*"}, Labels: []string{"vault"}, Operations: authz.ObjectOperations(), Units: []string{"web.service"}, At: "f:10"},
+		authz.ObjectGrant{Tokens: []string{"luna"}, Labels: []string{"*"}, Operations: []authz.ObjectOperation{authz.ObjectSign}, UIDs: []uint32{1000}, At: "f:20"},
+		authz.ObjectGrant{Tokens: []string{"luna"}, IDs: []string{"01*"}, Operations: []authz.ObjectOperation{authz.ObjectDecrypt}, UIDs: []uint32{1000}, At: "f:30", PIN: "h"}))
+	request := authz.ObjectRequest{Caller: alice.Caller, Operation: authz.ObjectSign, Object: authz.Object{Token: "luna", Label: "vault", ID: []byte{1, 2}}}
+	explain := func(change func(*authz.ObjectRequest), allowed bool, at, why string) {
+		t.Helper()
+		q := request
+		change(&q)
+		e, err := h.ExplainObject(q)
+		if _, gotAt, _ := e.Decision.Grant(); err != nil || e.Decision.Allowed != allowed || gotAt != at || e.Why != why || len(e.Considered) != 3 {
+			t.Errorf("%+v, %v; want %v by the grant at %s: %s", e, err, allowed, at, why)
+		}
+	}
+	before := h.Audit.Head()
+	explain(func(*authz.ObjectRequest) {}, true, "f:20", "pkcs11 grant 2 allows it")
+	explain(func(q *authz.ObjectRequest) { q.Caller.Unit.Name = "web.service" }, false, "f:10", "pkcs11 grant 1 denies it")
+	explain(func(q *authz.ObjectRequest) { q.Operation = authz.ObjectDecrypt }, true, "f:30", "pkcs11 grant 3 allows it after a login with its application PIN")
+	explain(func(q *authz.ObjectRequest) { q.Object.Token = "other" }, false, "", "no pkcs11 grant allows it")
+	h.UnitsUnknown = "no SO_PEERPIDFD"
+	explain(func(*authz.ObjectRequest) {}, false, "f:10", "pkcs11 grant 1 denies it")
+	if h.Audit.Head() != before {
+		t.Error("explaining was recorded")
+	}
+	bad := request
+	bad.Operation = "generate-data-key"
+	_, err := h.ExplainObject(bad)
+	refused(t, err, "OPERATION")
+	bad = request
+	bad.Caller = authz.Caller{App: "web"}
+	_, err = h.ExplainObject(bad)
+	refused(t, err, "CALLER")
 }

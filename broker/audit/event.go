@@ -55,7 +55,7 @@ const (
 )
 
 // Actions of administration. Those of the application doors are the names of
-// the operations in package authz.
+// the operations in package authz, with PKCS11 before those on objects.
 const (
 	DaemonStart  = "daemon.start"
 	DaemonStop   = "daemon.stop"
@@ -109,23 +109,24 @@ const (
 
 // Keys of Event.Details.
 const (
-	DetailAccessKey   = "access_key_id" // of an application
-	DetailAlgorithm   = "wrapping_algorithm"
-	DetailEndpoint    = "endpoint"
-	DetailEnvelope    = "envelope"   // EnvelopeKey or EnvelopeMessage
-	DetailMessage     = "message_id" // of an envelope, hex
-	DetailForeign     = "foreign_endpoint"
-	DetailGrants      = "grants" // how many there are
-	DetailHSMKeyID    = "hsm_key_id"
-	DetailImportID    = "import_id"
-	DetailKind        = "kind"
-	DetailProvider    = "provider" // of a Kubernetes cluster
-	DetailRequest     = "request"  // the caller's own name for what it asked
-	DetailRegion      = "region"
-	DetailWrappingKey = "wrapping_key_sha256" // of the DER SubjectPublicKeyInfo
-	DetailState       = "state"
-	DetailSerial      = "serial"
-	DetailVersion     = "version"
+	DetailAccessKey    = "access_key_id" // of an application
+	DetailAlgorithm    = "wrapping_algorithm"
+	DetailEndpoint     = "endpoint"
+	DetailEnvelope     = "envelope"   // EnvelopeKey or EnvelopeMessage
+	DetailMessage      = "message_id" // of an envelope, hex
+	DetailForeign      = "foreign_endpoint"
+	DetailGrants       = "grants"        // how many there are, on keys
+	DetailObjectGrants = "pkcs11_grants" // how many there are
+	DetailHSMKeyID     = "hsm_key_id"
+	DetailImportID     = "import_id"
+	DetailKind         = "kind"
+	DetailProvider     = "provider" // of a Kubernetes cluster
+	DetailRequest      = "request"  // the caller's own name for what it asked
+	DetailRegion       = "region"
+	DetailWrappingKey  = "wrapping_key_sha256" // of the DER SubjectPublicKeyInfo
+	DetailState        = "state"
+	DetailSerial       = "serial"
+	DetailVersion      = "version"
 )
 
 // What left the daemon when an envelope was sealed or opened.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
@@ -18,6 +19,8 @@ type Config struct {
 	Sockets    Sockets
 	Backends   []Backend // in the order of the file
 	Grants     []authz.Grant
+	Objects    []authz.ObjectGrant // of [[pkcs11]]
+	Proxy      Proxy
 	Audit      Audit
 	Alibaba    Alibaba
 	Kubernetes []Kubernetes // in the order of the file
@@ -28,12 +31,19 @@ type Config struct {
 	UnitWithoutPIDFD bool
 }
 
+// NamesUnits reports whether there are grants to units.
+func (c *Config) NamesUnits() bool {
+	return slices.ContainsFunc(c.Grants, func(g authz.Grant) bool { return len(g.Units) > 0 }) ||
+		slices.ContainsFunc(c.Objects, func(g authz.ObjectGrant) bool { return len(g.Units) > 0 })
+}
+
 // Sockets are absolute paths.
 type Sockets struct {
 	Control     string
 	Application string
 	Metrics     string // "" for none
 	Alibaba     string // "" for none
+	PKCS11      string // "" for none
 	AdminGID    int    // group that owns the sockets for control and metrics, -1 for none
 }
 

@@ -58,7 +58,7 @@ func TestGood(t *testing.T) {
 			}},
 			Quota:       Quota{Crypto: 500, CreateKey: 2},
 			Credentials: Credentials{File: "/etc/kmsbroker/credentials.toml"},
-		}, Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", Metrics: "/run/kmsbroker/m.sock", Alibaba: "/run/ali.sock", AdminGID: 50},
+		}, Sockets: Sockets{Control: "/run/kmsbroker/admin/control.sock", Application: "/run/app.sock", Metrics: "/run/kmsbroker/m.sock", Alibaba: "/run/ali.sock", PKCS11: "/run/kmsbroker/p11.sock", AdminGID: 50},
 		Backends: []Backend{
 			{
 				Name: "payments-hsm", Plugin: "softhsm", PINFile: "/etc/kmsbroker/payments.pin",
@@ -72,23 +72,36 @@ func TestGood(t *testing.T) {
 		Grants: []authz.Grant{
 			{
 				Keys: []string{"payments", "app-*"}, Operations: []authz.Operation{authz.Encrypt, authz.Decrypt, authz.GenerateDataKey},
-				UIDs: []uint32{1001, 1000}, GIDs: []uint32{2001}, At: "good.toml:44",
+				UIDs: []uint32{1001, 1000}, GIDs: []uint32{2001}, At: "good.toml:45",
 			},
-			{Keys: []string{"logs"}, Operations: []authz.Operation{authz.Encrypt}, GIDs: []uint32{4294967294}, At: "good.toml:50"},
+			{Keys: []string{"logs"}, Operations: []authz.Operation{authz.Encrypt}, GIDs: []uint32{4294967294}, At: "good.toml:51"},
 			{
 				Effect: authz.Deny, Keys: []string{"*"}, Operations: []authz.Operation{authz.Decrypt},
-				Units: []string{"web@*.service", `escaped\x2dname.service`}, At: "good.toml:55",
+				Units: []string{"web@*.service", `escaped\x2dname.service`}, At: "good.toml:56",
 			},
 			{
 				Keys: []string{"tenants"}, Operations: []authz.Operation{authz.Decrypt}, UIDs: []uint32{1000},
 				Context: map[string]authz.Template{"tenant": template(t, "{user}"), "purpose": template(t, "mail")},
-				Rate:    authz.Rate{Calls: 100, Per: time.Second}, At: "good.toml:61",
+				Rate:    authz.Rate{Calls: 100, Per: time.Second}, At: "good.toml:62",
 			},
 			{
 				Keys: []string{"shop"}, Operations: []authz.Operation{authz.Encrypt}, Apps: []string{"web", "batch-*"},
-				Context: map[string]authz.Template{"app": template(t, "{app}")}, At: "good.toml:69",
+				Context: map[string]authz.Template{"app": template(t, "{app}")}, At: "good.toml:70",
 			},
 		},
+		Objects: []authz.ObjectGrant{
+			{
+				Tokens: []string{"luna", "v*"}, Labels: []string{"tls-*", "a/b", ""}, IDs: []string{"01ab", "02*", ""},
+				Operations: []authz.ObjectOperation{authz.ObjectSign, authz.ObjectDecrypt, authz.TokenRandom},
+				UIDs:       []uint32{1001}, GIDs: []uint32{50}, Units: []string{"nginx.service"}, Rate: authz.Rate{Calls: 1000, Per: time.Hour},
+				PIN: pinHash, At: "good.toml:108",
+			},
+			{
+				Effect: authz.Deny, Tokens: []string{"*"}, Labels: []string{"tls-old"}, Operations: []authz.ObjectOperation{authz.ObjectFind},
+				UIDs: []uint32{1000}, At: "good.toml:119",
+			},
+		},
+		Proxy:            Proxy{SessionWait: 3 * time.Second, OperationIdle: 5 * time.Minute, MaxSessions: 16},
 		UnitWithoutPIDFD: true,
 		Alibaba:          Alibaba{Listen: "192.0.2.1:8765", TLSCert: "/etc/kmsbroker/tls.pem", TLSKey: "/etc/kmsbroker/tls.key"},
 		Audit: Audit{
@@ -104,6 +117,8 @@ func TestGood(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
+
+const pinHash = "pbkdf2-sha256$600000$MDEyMzQ1Njc4OWFiY2RlZg$TdzY9guYviGDDO5e8icB+WQaRBjQTAQUru/wiHazSrU"
 
 func template(t testing.TB, text string) authz.Template {
 	t.Helper()
@@ -126,8 +141,9 @@ func TestDefaults(t *testing.T) {
 		KMS: KMS{Default: Region{Region: "cn-hangzhou"}, Credentials: Credentials{File: "/c"}},
 		Sockets: Sockets{
 			Control: "/run/kmsbroker/admin/control.sock", Application: "/run/kmsbroker/kms.sock",
-			Metrics: "/run/kmsbroker/metrics.sock", Alibaba: "/run/kmsbroker/alibaba.sock", AdminGID: -1,
+			Metrics: "/run/kmsbroker/metrics.sock", Alibaba: "/run/kmsbroker/alibaba.sock", PKCS11: "/run/kmsbroker/pkcs11.sock", AdminGID: -1,
 		},
+		Proxy: Proxy{SessionWait: DefaultSessionWait, OperationIdle: DefaultOperationIdle, MaxSessions: DefaultMaxSessions},
 		Audit: Audit{CommitDelay: DefaultCommitDelay, SegmentSize: 64 << 20, SegmentAge: DefaultSegmentAge, Reserve: 16 << 20},
 		Envelope: Envelope{
 			Age: DefaultDataKeyAge, Idle: DefaultDataKeyIdle, MaxMessages: defaultMaxMessages, MaxBytes: defaultMaxGiB << 30,
@@ -138,9 +154,9 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestNoMetrics(t *testing.T) {
-	got, err := parse("f", []byte(minimal+"[sockets]\nmetrics = ''\n"), testAccounts)
-	if err != nil || got.Sockets.Metrics != "" {
+func TestNoSockets(t *testing.T) {
+	got, err := parse("f", []byte(minimal+"[sockets]\nmetrics = ''\npkcs11 = ''\n"), testAccounts)
+	if err != nil || got.Sockets.Metrics != "" || got.Sockets.PKCS11 != "" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -170,6 +186,9 @@ func TestBroken(t *testing.T) {
 func TestProblems(t *testing.T) {
 	grant := func(text string) string {
 		return minimal + "[[grant]]\nkeys = ['k']\noperations = ['encrypt']\nusers = ['alice']\n" + text
+	}
+	object := func(text string) string {
+		return minimal + "[backend.luna]\nplugin = 'luna'\npin = 'prompt'\n[[pkcs11]]\nusers = ['alice']\n" + text
 	}
 	tests := []struct{ name, file, want string }{
 		{"syntax", minimal + "a = = 1\n", "f:4: "},
@@ -202,6 +221,24 @@ func TestProblems(t *testing.T) {
 		{"metrics for applications", minimal + "[sockets]\nmetrics = 'kms.sock'\n", "f:5: sockets.metrics is the same socket as sockets.application"},
 		{"alibaba for metrics", minimal + "[sockets]\nalibaba = 'metrics.sock'\n", "f:5: sockets.alibaba is the same socket as sockets.metrics"},
 		{"alibaba beside control", minimal + "[sockets]\nalibaba = 'admin/a.sock'\n", "f:4: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
+		{"PKCS#11 for applications", minimal + "[sockets]\npkcs11 = 'kms.sock'\n", "f:5: sockets.pkcs11 is the same socket as sockets.application"},
+		{"PKCS#11 beside control", minimal + "[sockets]\npkcs11 = 'admin/p.sock'\n", "f:4: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
+		{"group of one on objects", minimal + "[pkcs11]\nlabels = ['k']\n", "f:4: pkcs11 must be a list: write [[pkcs11]]"},
+		{"slip in a token", object("tokens = ['lunaa']\nlabels = ['*']\noperations = ['sign']\n"), `f:9: pkcs11[1].tokens: there is no [backend.lunaa]; did you mean "luna"?`},
+		{"token that is not there", object("tokens = ['payments']\nlabels = ['*']\noperations = ['sign']\n"), `f:9: pkcs11[1].tokens: there is no [backend.payments]: there are luna`},
+		{"operations on keys", object("tokens = ['luna']\nlabels = ['*']\noperations = ['generate-data-key']\n"),
+			`f:11: pkcs11[1].operations: unknown operation "generate-data-key": there are find, sign, verify, encrypt, decrypt, wrap, export, unwrap, derive, digest-key, generate, create, copy, modify, destroy, random, digest`},
+		{"about no objects", object("tokens = ['luna']\noperations = ['random', 'sign']\n"), `f:7: pkcs11[1] is about no objects, and sign needs some: give labels or ids; labels = ["*"] is all of them`},
+		{"about the token", object("tokens = ['luna']\nids = ['01']\noperations = ['random']\n"), `f:7: pkcs11[1] has labels or ids, and random is about the whole token: leave them out`},
+		{"id with colons", object("tokens = ['luna']\nids = ['01:aB']\noperations = ['sign']\n"), `f:10: pkcs11[1].ids: "01:aB" must be of the digits 0-9 and a-f alone: "01ab"`},
+		{"half an id", object("tokens = ['luna']\nids = ['01a']\noperations = ['sign']\n"), `f:10: pkcs11[1].ids: "01a" ends within a byte, each of which has two digits`},
+		{"PIN of what is denied", object("tokens = ['luna']\nids = ['01']\noperations = ['sign']\neffect = 'deny'\npin = '" + pinHash + "'\n"),
+			"f:13: pkcs11[1].pin limits what a grant allows, and this one denies"},
+		{"a PIN instead of its hash", object("tokens = ['luna']\nids = ['01']\noperations = ['sign']\npin = 'geheim-4711'\n"),
+			`f:12: pkcs11[1].pin is no hash of a PIN: it is not of the form "pbkdf2-sha256$ITERATIONS$SALT$HASH" that "kmsbrokerctl policy hash-pin" prints`},
+		{"applications on objects", object("tokens = ['luna']\nids = ['01']\noperations = ['sign']\napps = ['web']\n"),
+			"f:12: pkcs11[1].apps: applications with an access key do not speak PKCS#11; grant to users, groups or units"},
+		{"no sessions at all", minimal + "[proxy]\nmax_sessions = 0\n", "f:5: proxy.max_sessions must be 1 to 65536, not 0"},
 		{"kubernetes for applications", minimal + "[kubernetes.a]\nkey = 'k'\nsocket = 'kms.sock'\n", "f:6: kubernetes.a.socket is the same socket as sockets.application"},
 		{"kubernetes beside control", minimal + "[kubernetes.a]\nkey = 'k'\nsocket = 'admin/k.sock'\n", "f:1: sockets.control needs a directory of its own, not /run/kmsbroker/admin"},
 		{"clusters on one socket", minimal + "[kubernetes.b]\nkey = 'k'\n[kubernetes.a]\nkey = 'k'\nsocket = 'kubernetes/b.sock'\n",

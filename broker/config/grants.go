@@ -12,22 +12,30 @@ import (
 )
 
 func (t *table) grants(key string) []authz.Grant {
+	var grants []authz.Grant
+	for _, sub := range t.tables(key) {
+		grants = append(grants, sub.grant())
+	}
+	return grants
+}
+
+// tables opens what is written as [[key]].
+func (t *table) tables(key string) []*table {
 	if _, single := t.values[key].(map[string]any); single {
 		t.known = append(t.known, key)
 		t.problem(key, "%s must be a list: write [[%s]]", t.full(key), key)
 		return nil
 	}
-	var grants []authz.Grant
+	var all []*table
 	for i, e := range t.array(key) {
 		values, ok := e.value.(map[string]any)
 		if !ok {
 			t.doc.problem(e.line, "%s must be a list of tables, not of %s", t.full(key), kindOf(e.value))
 			continue
 		}
-		sub := &table{doc: t.doc, name: fmt.Sprintf("%s[%d]", key, i+1), path: e.path, line: e.line, values: values}
-		grants = append(grants, sub.grant())
+		all = append(all, &table{doc: t.doc, name: fmt.Sprintf("%s[%d]", key, i+1), path: e.path, line: e.line, values: values})
 	}
-	return grants
+	return all
 }
 
 func (t *table) grant() authz.Grant {
@@ -168,11 +176,16 @@ func (t *table) patterns(key string) []string {
 }
 
 func (t *table) operations(key string) []authz.Operation {
+	return operations(t, key, authz.Operations())
+}
+
+// operations reads a list of some of those that there are.
+func operations[T ~string](t *table, key string, all []T) []T {
 	var names []string
-	for _, op := range authz.Operations() {
+	for _, op := range all {
 		names = append(names, string(op))
 	}
-	var operations []authz.Operation
+	var operations []T
 	for _, e := range t.list(key) {
 		name, ok := e.value.(string)
 		switch {
@@ -185,7 +198,7 @@ func (t *table) operations(key string) []authz.Operation {
 			}
 			t.doc.problem(e.line, "%s: unknown operation %q%s", t.full(key), name, hint)
 		}
-		operations = append(operations, authz.Operation(name))
+		operations = append(operations, T(name))
 	}
 	return operations
 }

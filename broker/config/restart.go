@@ -6,7 +6,7 @@ import (
 )
 
 // Restart names the settings in which next differs from c and that need a
-// restart. Grants do not.
+// restart. Grants do not, neither those on keys nor those on objects.
 func (c *Config) Restart(next *Config) []string {
 	settings := []struct {
 		name      string
@@ -20,6 +20,7 @@ func (c *Config) Restart(next *Config) []string {
 		{"audit", c.Audit, next.Audit},
 		{"alibaba", c.Alibaba, next.Alibaba},
 		{"kubernetes", c.Kubernetes, next.Kubernetes},
+		{"proxy", c.Proxy, next.Proxy},
 		{"tracing", c.Tracing, next.Tracing},
 		{"envelope", c.Envelope, next.Envelope},
 		{"kms", c.KMS, next.KMS},

@@ -24,6 +24,7 @@ func TestRestart(t *testing.T) {
 	}
 	next := load(t)
 	next.Grants = []authz.Grant{{Keys: []string{"other"}}}
+	next.Objects = []authz.ObjectGrant{{Labels: []string{"other"}}}
 	if got := running.Restart(next); len(got) != 0 {
 		t.Errorf("grants need a restart: %v", got)
 	}
@@ -45,7 +46,7 @@ func TestRestartKnowsEverySetting(t *testing.T) {
 		field := reflect.TypeFor[Config]().Field(i)
 		running, next := load(t), load(t)
 		reflect.ValueOf(next).Elem().Field(i).SetZero()
-		if got := running.Restart(next); (len(got) == 0) != (field.Name == "Grants") {
+		if got := running.Restart(next); (len(got) == 0) != (field.Name == "Grants" || field.Name == "Objects") {
 			t.Errorf("without %s: %v need a restart", field.Name, got)
 		}
 	}

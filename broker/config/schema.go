@@ -48,6 +48,8 @@ func (t *table) config() *Config {
 		c.Backends = backends.backends()
 	}
 	c.Grants = t.grants("grant")
+	c.Objects = t.objectGrants("pkcs11", c.Backends)
+	c.Proxy = t.proxy()
 	c.Audit = t.audit()
 	c.Alibaba = t.alibaba()
 	c.Envelope = t.envelope()

@@ -11,6 +11,7 @@ import (
 const (
 	defaultMetrics = "metrics.sock"
 	defaultAlibaba = "alibaba.sock"
+	defaultPKCS11  = "pkcs11.sock"
 )
 
 // maxSocketPath is the length of sun_path less its final NUL, unix(7).
@@ -27,6 +28,9 @@ func (t *table) sockets(runtimeDir string) Sockets {
 	if t.text("alibaba", defaultAlibaba) != "" {
 		s.Alibaba = t.socket("alibaba", defaultAlibaba, runtimeDir)
 	}
+	if t.text("pkcs11", defaultPKCS11) != "" {
+		s.PKCS11 = t.socket("pkcs11", defaultPKCS11, runtimeDir)
+	}
 	s.AdminGID = t.adminGroup("admin_group")
 	t.done()
 	return s
@@ -40,7 +44,7 @@ func (t *table) checkSockets(c *Config) {
 	}
 	all := []place{{t.lineOf("control"), t.full("control"), c.Sockets.Control}}
 	for _, s := range []struct{ key, path string }{
-		{"application", c.Sockets.Application}, {"metrics", c.Sockets.Metrics}, {"alibaba", c.Sockets.Alibaba},
+		{"application", c.Sockets.Application}, {"metrics", c.Sockets.Metrics}, {"alibaba", c.Sockets.Alibaba}, {"pkcs11", c.Sockets.PKCS11},
 	} {
 		all = append(all, place{t.lineOf(s.key), t.full(s.key), s.path})
 	}

@@ -108,7 +108,7 @@ func (s *setup) free() error {
 	if err != nil {
 		return fmt.Errorf("%w\ncorrect it, or move it away: init writes only where nothing is configured", err)
 	}
-	if len(cfg.KMS.AllRegions()) > 0 || len(cfg.Backends) > 0 || len(cfg.Grants) > 0 {
+	if len(cfg.KMS.AllRegions()) > 0 || len(cfg.Backends) > 0 || len(cfg.Grants) > 0 || len(cfg.Objects) > 0 {
 		return fmt.Errorf("%s has something in it already: move it away, or go on by hand (man kmsbrokerd.toml)", s.config)
 	}
 	return nil

@@ -12,6 +12,8 @@ import (
 	"testing/iotest"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kmsbroker/kmsbroker/broker/pin"
 )
 
 func TestReadLine(t *testing.T) {
@@ -91,9 +93,9 @@ func TestPromptOnATerminal(t *testing.T) {
 	if _, err := person.WriteString("geheim-4711\n"); err != nil {
 		t.Fatal(err)
 	}
-	pin, err := c.knownSecret(t.Context(), "PIN")
-	if err != nil || string(pin) != "geheim-4711" {
-		t.Errorf("got %q, %v", pin, err)
+	entered, err := c.knownSecret(t.Context(), "PIN")
+	if err != nil || string(entered) != "geheim-4711" {
+		t.Errorf("got %q, %v", entered, err)
 	}
 	if !echoes(t, program) {
 		t.Error("the terminal has lost its echo")
@@ -128,5 +130,27 @@ func TestPromptIsInterrupted(t *testing.T) {
 	// Let the read that was left behind end.
 	if _, err := person.WriteString("\n"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestHashPINOnATerminal asks twice, and shows the PIN nowhere.
+func TestHashPINOnATerminal(t *testing.T) {
+	for _, tt := range []struct{ typed, want string }{{"geheim\ngeheim\n", ""}, {"geheim\ngehiem\n", "the two differ"}, {"\n\n", "1 to 256 bytes"}} {
+		person, program := terminal(t)
+		var stdout, stderr bytes.Buffer
+		if _, err := person.WriteString(tt.typed); err != nil {
+			t.Fatal(err)
+		}
+		status := run([]string{"policy", "hash-pin"}, program, &stdout, &stderr)
+		if (status == 0) != (tt.want == "") || !strings.Contains(stderr.String(), tt.want) || strings.HasPrefix(stdout.String(), `pin = "pbkdf2-`) != (tt.want == "") {
+			t.Errorf("%q: status %d, %s%s", tt.typed, status, stdout.String(), stderr.String())
+		}
+		if strings.Contains(stdout.String()+stderr.String(), "geheim") || !echoes(t, program) {
+			t.Errorf("%q: the PIN is shown, or the echo lost: %s%s", tt.typed, stdout.String(), stderr.String())
+		}
+		line, quoted := strings.TrimSpace(stdout.String()), `pin = "`
+		if tt.want == "" && pin.CheckHash(strings.TrimSuffix(strings.TrimPrefix(line, quoted), `"`)) != nil {
+			t.Errorf("it is no hash: %s", line)
+		}
 	}
 }

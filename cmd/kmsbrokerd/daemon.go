@@ -55,12 +55,12 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	defer flush()
 	backends := makeBackends(cfg, keys, trail, log)
 	units := doors.Units{WithoutPIDFD: cfg.UnitWithoutPIDFD}
-	warnOfUnits(cfg.Grants, units.Unknown(), log)
+	warnOfUnits(cfg, units.Unknown(), log)
 	warnOfApps(cfg.Grants, cfg.Alibaba.Listen, log)
 	reload.unitsUnknown = units.Unknown()
 	core := broker.New(broker.Config{
 		Version: build.Version(), Keyring: keys, Audit: trail, Backends: backends,
-		Regions: regions, Policy: authz.NewPolicy(cfg.Grants), Now: time.Now, Log: log, Evidence: signer,
+		Regions: regions, Policy: authz.NewPolicy(cfg.Grants, cfg.Objects...), Now: time.Now, Log: log, Evidence: signer,
 		Reload: reload.read, UnitsUnknown: units.Unknown(), Envelope: datakey.Limits(cfg.Envelope),
 	})
 	measured.Watch(core.Status)

@@ -31,9 +31,9 @@ func (r *reloader) read() (broker.Reloaded, error) {
 	if err != nil {
 		return broker.Reloaded{}, brief(err)
 	}
-	warnOfUnits(next.Grants, r.unitsUnknown, r.log)
+	warnOfUnits(next, r.unitsUnknown, r.log)
 	warnOfApps(next.Grants, r.running.Alibaba.Listen, r.log)
-	return broker.Reloaded{Policy: authz.NewPolicy(next.Grants), Restart: r.running.Restart(next)}, nil
+	return broker.Reloaded{Policy: authz.NewPolicy(next.Grants, next.Objects...), Restart: r.running.Restart(next)}, nil
 }
 
 // brief puts the first mistakes of a file into one line.
@@ -66,7 +66,7 @@ func (r *reloader) serve(ctx context.Context, core *broker.Broker) {
 			r.log.Error("policy not reloaded", "error", err)
 			continue
 		}
-		r.log.Info("policy reloaded", "grants", loaded.Policy.Len())
+		r.log.Info("policy reloaded", "grants", loaded.Policy.Len(), "pkcs11_grants", loaded.Policy.LenObjects())
 		if len(loaded.Restart) > 0 {
 			r.log.Warn("settings differ that need a restart", "settings", loaded.Restart)
 		}
@@ -81,8 +81,8 @@ func warnOfApps(grants []authz.Grant, listen string, log *slog.Logger) {
 }
 
 // warnOfUnits tells that grants to units match nobody.
-func warnOfUnits(grants []authz.Grant, unknown string, log *slog.Logger) {
-	if unknown != "" && slices.ContainsFunc(grants, func(g authz.Grant) bool { return len(g.Units) > 0 }) {
+func warnOfUnits(cfg *config.Config, unknown string, log *slog.Logger) {
+	if unknown != "" && cfg.NamesUnits() {
 		log.Warn("callers' units are unknown: what is allowed to units is allowed to nobody, and what is denied to them to everybody", "reason", unknown)
 	}
 }

@@ -38,6 +38,17 @@ func TestReloader(t *testing.T) {
 		t.Errorf("allowed %v by the grant at %s", decision.Allowed, at)
 	}
 
+	const objects = "[[pkcs11]]\ntokens = ['*']\nlabels = ['x']\noperations = ['sign']\nusers = [7]\n"
+	write(kms + objects)
+	loaded, err = r.read()
+	if err != nil || len(loaded.Restart) != 0 || loaded.Policy.Len() != 0 || loaded.Policy.LenObjects() != 1 {
+		t.Fatalf("%+v, %v", loaded, err)
+	}
+	decision = loaded.Policy.Objects(authz.Caller{UID: 7}).Decide(authz.ObjectSign, authz.Object{Token: "luna", Label: "x"})
+	if _, at, _ := decision.Grant(); !decision.Allowed || at != path+":4" {
+		t.Errorf("allowed %v by the grant at %s", decision.Allowed, at)
+	}
+
 	write("log_level = 'debug'\n" + kms + "endpoint = 'kms-vpc.cn-hangzhou.aliyuncs.com'\n" + grant)
 	if loaded, err = r.read(); err != nil || !slices.Equal(loaded.Restart, []string{"log_level", "kms"}) {
 		t.Errorf("%v need a restart, %v", loaded.Restart, err)

@@ -83,13 +83,10 @@ func (r *report) configuration(cfg *config.Config, path string) {
 	if len(cfg.Backends) == 0 {
 		r.add("configuration", Warning, "add a [backend.NAME]", "no HSM backend is configured: no key can be made")
 	}
-	if len(cfg.Grants) == 0 {
+	if len(cfg.Grants) == 0 && len(cfg.Objects) == 0 {
 		r.add("configuration", Warning, "add a [[grant]]", "there are no grants: nobody may use a key")
 	}
-	units := false
-	for _, g := range cfg.Grants {
-		units = units || len(g.Units) > 0
-	}
+	units := cfg.NamesUnits()
 	why := serve.Units{WithoutPIDFD: cfg.UnitWithoutPIDFD}.Unknown()
 	switch {
 	case units && why != "":

@@ -2,7 +2,7 @@
 # deb: configure [OLD-VERSION]; rpm: 1 for an installation, 2 for an upgrade.
 set -e
 [ "$1" = configure ] || [ "$1" = 1 ] || [ "$1" = 2 ] || exit 0
-units="kmsbrokerd-control.socket kmsbrokerd-application.socket kmsbrokerd-alibaba.socket kmsbrokerd-metrics.socket kmsbrokerd.service"
+units="kmsbrokerd-control.socket kmsbrokerd-application.socket kmsbrokerd-alibaba.socket kmsbrokerd-pkcs11.socket kmsbrokerd-metrics.socket kmsbrokerd.service"
 systemd-sysusers kmsbroker.conf
 systemd-tmpfiles --create kmsbroker.conf || true
 if [ "$1" != 2 ] && [ -z "${2:-}" ]; then

@@ -13,9 +13,9 @@ func TestSocketActivation(t *testing.T) {
 	b := BootBroker(t, applications)
 	b.Import("payments")
 	b.Must(b.Exec(nil, "systemctl", "stop", daemonUnit))
-	rights := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %U:%G' admin admin/control.sock kms.sock alibaba.sock metrics.sock"))
+	rights := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %U:%G' admin admin/control.sock kms.sock alibaba.sock pkcs11.sock metrics.sock"))
 	want := "admin 750 kmsbroker:kmsbroker-admin\nadmin/control.sock 660 kmsbroker:kmsbroker-admin\nkms.sock 666 root:root\n" +
-		"alibaba.sock 666 root:root\nmetrics.sock 660 kmsbroker:kmsbroker-admin\n"
+		"alibaba.sock 666 root:root\npkcs11.sock 666 root:root\nmetrics.sock 660 kmsbroker:kmsbroker-admin\n"
 	if rights != want {
 		t.Errorf("the sockets are\n%swant\n%s", rights, want)
 	}
@@ -26,7 +26,7 @@ func TestSocketActivation(t *testing.T) {
 	b.Refused(b.Ctl(As{User: Alice}, "status"), 4, "permission denied")
 	b.Must(b.Ctl(As{User: Carol}, "status"))
 	b.Must(b.Exec(nil, "systemctl", "stop", daemonUnit))
-	if now := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %U:%G' admin admin/control.sock kms.sock alibaba.sock metrics.sock")); now != want {
+	if now := b.Must(b.Exec(nil, "sh", "-c", "cd /run/kmsbroker && stat -c '%n %a %U:%G' admin admin/control.sock kms.sock alibaba.sock pkcs11.sock metrics.sock")); now != want {
 		t.Errorf("after the daemon the sockets are\n%s", now)
 	}
 	b.Must(b.Encrypt(As{User: Alice}, "payments"))

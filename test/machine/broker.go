@@ -43,7 +43,7 @@ const (
 )
 
 // socketUnits are those that the service wants.
-var socketUnits = []string{"kmsbrokerd-control.socket", "kmsbrokerd-application.socket", "kmsbrokerd-alibaba.socket", "kmsbrokerd-metrics.socket"}
+var socketUnits = []string{"kmsbrokerd-control.socket", "kmsbrokerd-application.socket", "kmsbrokerd-alibaba.socket", "kmsbrokerd-pkcs11.socket", "kmsbrokerd-metrics.socket"}
 
 // emulatorUnit starts everything that needs the emulator once it answers.
 const emulatorUnit = `

@@ -85,3 +85,42 @@ func TestReloadPolicy(t *testing.T) {
 		t.Errorf("three reloads are not in the audit trail:\n%s", trail)
 	}
 }
+
+// TestExplainObject: grants on the objects of tokens are read again with the others,
+// and explained.
+func TestExplainObject(t *testing.T) {
+	s := stage.New(t, stage.Options{})
+	config := s.Read("kmsbrokerd.toml")
+	s.Start()
+	hashed := s.CtlInput([]byte("4711"), s.Control(), "policy", "hash-pin")
+	s.Must(hashed, nil)
+	s.Write("kmsbrokerd.toml", config+"\n[[pkcs11]]\ntokens = [\"*\"]\nlabels = [\"tls-*\"]\noperations = [\"sign\"]\nusers = [7]\n"+
+		"[[pkcs11]]\ntokens = [\"*\"]\nids = [\"01*\"]\noperations = [\"decrypt\"]\nusers = [7]\n"+hashed.Stdout, 0o600)
+	var reloaded struct {
+		Grants int `json:"pkcs11_grants"`
+	}
+	if s.Must(s.Ctl(s.Control(), "-o", "json", "policy", "reload"), &reloaded); reloaded.Grants != 2 {
+		t.Errorf("%d grants", reloaded.Grants)
+	}
+	explain := func(op string) (e struct {
+		explanation
+		Reason string `json:"reason"`
+		PIN    bool   `json:"pin"`
+	},
+	) {
+		t.Helper()
+		s.Must(s.Ctl(s.Control(), "-o", "json", "policy", "explain", "--user", "7", "--token", "hsm", "--label", "tls-a/b", "--id", "01ab", "--op", op), &e)
+		return e
+	}
+	line := 1 + strings.Count(config, "\n") + 1
+	if e := explain("sign"); !e.Allowed || e.PIN || e.At != fmt.Sprintf("%s:%d", s.Config(), line) || e.Considered[1].Misses != "operation" {
+		t.Errorf("by label: %+v", e)
+	}
+	if e := explain("decrypt"); !e.Allowed || !e.PIN || e.Grant != 2 || !strings.Contains(e.Reason, "application PIN") {
+		t.Errorf("by id: %+v", e)
+	}
+	if e := explain("destroy"); e.Allowed || e.Reason != "no pkcs11 grant allows it" {
+		t.Errorf("by nothing: %+v", e)
+	}
+	s.Refused(s.Ctl(s.Control(), "policy", "explain", "--user", "7", "--token", "hsm", "--op", "sing"), 1, "no operation")
+}

@@ -451,10 +451,11 @@ func (*ReloadPolicyRequest) Descriptor() ([]byte, []int) {
 
 type ReloadPolicyResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
-	Grants uint32                 `protobuf:"varint,1,opt,name=grants,proto3" json:"grants,omitempty"`
+	Grants uint32                 `protobuf:"varint,1,opt,name=grants,proto3" json:"grants,omitempty"` // on keys
 	// Settings that differ in the file and stay as they are until the daemon is
 	// started anew.
 	Restart       []string `protobuf:"bytes,2,rep,name=restart,proto3" json:"restart,omitempty"`
+	Pkcs11Grants  uint32   `protobuf:"varint,3,opt,name=pkcs11_grants,json=pkcs11Grants,proto3" json:"pkcs11_grants,omitempty"` // on objects of tokens
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +504,13 @@ func (x *ReloadPolicyResponse) GetRestart() []string {
 	return nil
 }
 
+func (x *ReloadPolicyResponse) GetPkcs11Grants() uint32 {
+	if x != nil {
+		return x.Pkcs11Grants
+	}
+	return 0
+}
+
 type ExplainPolicyRequest struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	User              string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`     // name or uid; "" for an application
@@ -512,8 +520,11 @@ type ExplainPolicyRequest struct {
 	Operation         string                 `protobuf:"bytes,5,opt,name=operation,proto3" json:"operation,omitempty"`
 	EncryptionContext map[string]string      `protobuf:"bytes,6,rep,name=encryption_context,json=encryptionContext,proto3" json:"encryption_context,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	App               string                 `protobuf:"bytes,7,opt,name=app,proto3" json:"app,omitempty"` // an application, instead of user, groups and unit
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// An object of a token, instead of key and encryption_context: the operation is one
+	// of [[pkcs11]], whose grants are then meant.
+	Object        *ExplainPolicyRequest_Object `protobuf:"bytes,8,opt,name=object,proto3" json:"object,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainPolicyRequest) Reset() {
@@ -595,6 +606,13 @@ func (x *ExplainPolicyRequest) GetApp() string {
 	return ""
 }
 
+func (x *ExplainPolicyRequest) GetObject() *ExplainPolicyRequest_Object {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
 type ExplainPolicyResponse struct {
 	state         protoimpl.MessageState              `protogen:"open.v1"`
 	Allowed       bool                                `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
@@ -603,7 +621,8 @@ type ExplainPolicyResponse struct {
 	At            string                              `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`                 // where it is written, as file:line
 	Rate          string                              `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`             // what it allows each uid and application, such as "100/s"; "" for no limit
 	Caller        *ExplainPolicyResponse_Caller       `protobuf:"bytes,6,opt,name=caller,proto3" json:"caller,omitempty"`         // as the daemon would know it
-	Considered    []*ExplainPolicyResponse_Considered `protobuf:"bytes,7,rep,name=considered,proto3" json:"considered,omitempty"` // all grants, in their order
+	Considered    []*ExplainPolicyResponse_Considered `protobuf:"bytes,7,rep,name=considered,proto3" json:"considered,omitempty"` // all grants of the kind, in their order
+	Pin           bool                                `protobuf:"varint,8,opt,name=pin,proto3" json:"pin,omitempty"`              // only after a login with the application PIN of the grant
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,6 +704,13 @@ func (x *ExplainPolicyResponse) GetConsidered() []*ExplainPolicyResponse_Conside
 		return x.Considered
 	}
 	return nil
+}
+
+func (x *ExplainPolicyResponse) GetPin() bool {
+	if x != nil {
+		return x.Pin
+	}
+	return false
 }
 
 type ListBackendsRequest struct {
@@ -1629,6 +1655,67 @@ func (x *StatusResponse) GetDataKeys() *StatusResponse_DataKeys {
 	return nil
 }
 
+type ExplainPolicyRequest_Object struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // name of a backend
+	// CKA_LABEL and CKA_ID. For an operation on the token itself neither matters.
+	Label         string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	Id            []byte `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPolicyRequest_Object) Reset() {
+	*x = ExplainPolicyRequest_Object{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPolicyRequest_Object) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPolicyRequest_Object) ProtoMessage() {}
+
+func (x *ExplainPolicyRequest_Object) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPolicyRequest_Object.ProtoReflect.Descriptor instead.
+func (*ExplainPolicyRequest_Object) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{10, 1}
+}
+
+func (x *ExplainPolicyRequest_Object) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ExplainPolicyRequest_Object) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *ExplainPolicyRequest_Object) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
 type ExplainPolicyResponse_Caller struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uid           uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
@@ -1645,7 +1732,7 @@ type ExplainPolicyResponse_Caller struct {
 
 func (x *ExplainPolicyResponse_Caller) Reset() {
 	*x = ExplainPolicyResponse_Caller{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1744,7 @@ func (x *ExplainPolicyResponse_Caller) String() string {
 func (*ExplainPolicyResponse_Caller) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Caller) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[28]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,15 +1822,17 @@ type ExplainPolicyResponse_Considered struct {
 	At     string                 `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	Effect string                 `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"` // "allow" or "deny"
 	// The first condition that is not met: "operation", "caller", "key" or "context
-	// entry NAME"; "" if the grant matches.
+	// entry NAME", and of a grant on objects "operation", "caller", "token", "label" or
+	// "id"; "" if the grant matches.
 	Misses        string `protobuf:"bytes,4,opt,name=misses,proto3" json:"misses,omitempty"`
+	Pin           bool   `protobuf:"varint,5,opt,name=pin,proto3" json:"pin,omitempty"` // it asks for an application PIN
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExplainPolicyResponse_Considered) Reset() {
 	*x = ExplainPolicyResponse_Considered{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1844,7 @@ func (x *ExplainPolicyResponse_Considered) String() string {
 func (*ExplainPolicyResponse_Considered) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Considered) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[29]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,6 +1888,13 @@ func (x *ExplainPolicyResponse_Considered) GetMisses() string {
 	return ""
 }
 
+func (x *ExplainPolicyResponse_Considered) GetPin() bool {
+	if x != nil {
+		return x.Pin
+	}
+	return false
+}
+
 type Backend_Token struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Manufacturer       string                 `protobuf:"bytes,1,opt,name=manufacturer,proto3" json:"manufacturer,omitempty"`
@@ -1818,7 +1914,7 @@ type Backend_Token struct {
 
 func (x *Backend_Token) Reset() {
 	*x = Backend_Token{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1926,7 @@ func (x *Backend_Token) String() string {
 func (*Backend_Token) ProtoMessage() {}
 
 func (x *Backend_Token) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[30]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2030,7 @@ type Backend_Policy struct {
 
 func (x *Backend_Policy) Reset() {
 	*x = Backend_Policy{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[31]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2042,7 @@ func (x *Backend_Policy) String() string {
 func (*Backend_Policy) ProtoMessage() {}
 
 func (x *Backend_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[31]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2090,7 @@ type CheckEvent_Report struct {
 
 func (x *CheckEvent_Report) Reset() {
 	*x = CheckEvent_Report{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2102,7 @@ func (x *CheckEvent_Report) String() string {
 func (*CheckEvent_Report) ProtoMessage() {}
 
 func (x *CheckEvent_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[32]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2151,7 @@ type StatusResponse_Endpoint struct {
 
 func (x *StatusResponse_Endpoint) Reset() {
 	*x = StatusResponse_Endpoint{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2163,7 @@ func (x *StatusResponse_Endpoint) String() string {
 func (*StatusResponse_Endpoint) ProtoMessage() {}
 
 func (x *StatusResponse_Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[34]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2219,7 @@ type StatusResponse_Address struct {
 
 func (x *StatusResponse_Address) Reset() {
 	*x = StatusResponse_Address{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2135,7 +2231,7 @@ func (x *StatusResponse_Address) String() string {
 func (*StatusResponse_Address) ProtoMessage() {}
 
 func (x *StatusResponse_Address) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[35]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2286,7 @@ type StatusResponse_Audit struct {
 
 func (x *StatusResponse_Audit) Reset() {
 	*x = StatusResponse_Audit{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2298,7 @@ func (x *StatusResponse_Audit) String() string {
 func (*StatusResponse_Audit) ProtoMessage() {}
 
 func (x *StatusResponse_Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[36]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2348,7 @@ type StatusResponse_DataKeys struct {
 
 func (x *StatusResponse_DataKeys) Reset() {
 	*x = StatusResponse_DataKeys{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[37]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2360,7 @@ func (x *StatusResponse_DataKeys) String() string {
 func (*StatusResponse_DataKeys) ProtoMessage() {}
 
 func (x *StatusResponse_DataKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[37]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2316,7 +2412,7 @@ type StatusResponse_Expiry struct {
 
 func (x *StatusResponse_Expiry) Reset() {
 	*x = StatusResponse_Expiry{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[38]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2424,7 @@ func (x *StatusResponse_Expiry) String() string {
 func (*StatusResponse_Expiry) ProtoMessage() {}
 
 func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[38]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,10 +2516,11 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x04keys\x18\x01 \x03(\v2\x14.kmsbroker.v1.AppKeyR\x04keys\"F\n" +
 	"\x14RevokeAppKeysRequest\x12.\n" +
 	"\x14app_or_access_key_id\x18\x01 \x01(\tR\x10appOrAccessKeyId\"\x15\n" +
-	"\x13ReloadPolicyRequest\"H\n" +
+	"\x13ReloadPolicyRequest\"m\n" +
 	"\x14ReloadPolicyResponse\x12\x16\n" +
 	"\x06grants\x18\x01 \x01(\rR\x06grants\x12\x18\n" +
-	"\arestart\x18\x02 \x03(\tR\arestart\"\xc8\x02\n" +
+	"\arestart\x18\x02 \x03(\tR\arestart\x12#\n" +
+	"\rpkcs11_grants\x18\x03 \x01(\rR\fpkcs11Grants\"\xd1\x03\n" +
 	"\x14ExplainPolicyRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06groups\x18\x02 \x03(\tR\x06groups\x12\x12\n" +
@@ -2431,10 +2528,15 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x03key\x18\x04 \x01(\tR\x03key\x12\x1c\n" +
 	"\toperation\x18\x05 \x01(\tR\toperation\x12h\n" +
 	"\x12encryption_context\x18\x06 \x03(\v29.kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntryR\x11encryptionContext\x12\x10\n" +
-	"\x03app\x18\a \x01(\tR\x03app\x1aD\n" +
+	"\x03app\x18\a \x01(\tR\x03app\x12A\n" +
+	"\x06object\x18\b \x01(\v2).kmsbroker.v1.ExplainPolicyRequest.ObjectR\x06object\x1aD\n" +
 	"\x16EncryptionContextEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aD\n" +
+	"\x06Object\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\fR\x02id\"\xdc\x04\n" +
 	"\x15ExplainPolicyResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
@@ -2444,7 +2546,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x06caller\x18\x06 \x01(\v2*.kmsbroker.v1.ExplainPolicyResponse.CallerR\x06caller\x12N\n" +
 	"\n" +
 	"considered\x18\a \x03(\v2..kmsbroker.v1.ExplainPolicyResponse.ConsideredR\n" +
-	"considered\x1a\xba\x01\n" +
+	"considered\x12\x10\n" +
+	"\x03pin\x18\b \x01(\bR\x03pin\x1a\xba\x01\n" +
 	"\x06Caller\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
@@ -2453,13 +2556,14 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x04unit\x18\x05 \x01(\tR\x04unit\x12!\n" +
 	"\funit_unknown\x18\x06 \x01(\bR\vunitUnknown\x12\x17\n" +
 	"\ano_unit\x18\a \x01(\tR\x06noUnit\x12\x10\n" +
-	"\x03app\x18\b \x01(\tR\x03app\x1ab\n" +
+	"\x03app\x18\b \x01(\tR\x03app\x1at\n" +
 	"\n" +
 	"Considered\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\rR\x05grant\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\tR\x02at\x12\x16\n" +
 	"\x06effect\x18\x03 \x01(\tR\x06effect\x12\x16\n" +
-	"\x06misses\x18\x04 \x01(\tR\x06misses\"\x15\n" +
+	"\x06misses\x18\x04 \x01(\tR\x06misses\x12\x10\n" +
+	"\x03pin\x18\x05 \x01(\bR\x03pin\"\x15\n" +
 	"\x13ListBackendsRequest\"I\n" +
 	"\x14ListBackendsResponse\x121\n" +
 	"\bbackends\x18\x01 \x03(\v2\x15.kmsbroker.v1.BackendR\bbackends\"(\n" +
@@ -2638,7 +2742,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*SnapshotRequest)(nil),                  // 0: kmsbroker.v1.SnapshotRequest
 	(*SnapshotResponse)(nil),                 // 1: kmsbroker.v1.SnapshotResponse
@@ -2668,145 +2772,147 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*StatusRequest)(nil),                    // 25: kmsbroker.v1.StatusRequest
 	(*StatusResponse)(nil),                   // 26: kmsbroker.v1.StatusResponse
 	nil,                                      // 27: kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
-	(*ExplainPolicyResponse_Caller)(nil),     // 28: kmsbroker.v1.ExplainPolicyResponse.Caller
-	(*ExplainPolicyResponse_Considered)(nil), // 29: kmsbroker.v1.ExplainPolicyResponse.Considered
-	(*Backend_Token)(nil),                    // 30: kmsbroker.v1.Backend.Token
-	(*Backend_Policy)(nil),                   // 31: kmsbroker.v1.Backend.Policy
-	(*CheckEvent_Report)(nil),                // 32: kmsbroker.v1.CheckEvent.Report
-	nil,                                      // 33: kmsbroker.v1.BackendKey.VendorEntry
-	(*StatusResponse_Endpoint)(nil),          // 34: kmsbroker.v1.StatusResponse.Endpoint
-	(*StatusResponse_Address)(nil),           // 35: kmsbroker.v1.StatusResponse.Address
-	(*StatusResponse_Audit)(nil),             // 36: kmsbroker.v1.StatusResponse.Audit
-	(*StatusResponse_DataKeys)(nil),          // 37: kmsbroker.v1.StatusResponse.DataKeys
-	(*StatusResponse_Expiry)(nil),            // 38: kmsbroker.v1.StatusResponse.Expiry
-	(*timestamppb.Timestamp)(nil),            // 39: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),                 // 40: kmsbroker.v1.UnfinishedImport
-	(*durationpb.Duration)(nil),              // 41: google.protobuf.Duration
-	(*ImportKeyRequest)(nil),                 // 42: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),                   // 43: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),               // 44: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                       // 45: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),                 // 46: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),                  // 47: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),                  // 48: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                           // 49: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil),       // 50: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),                // 51: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),                    // 52: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),            // 53: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                      // 54: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),                  // 55: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),                // 56: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                              // 57: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),                 // 58: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),               // 59: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),              // 60: kmsbroker.v1.KeyEvidenceResponse
+	(*ExplainPolicyRequest_Object)(nil),      // 28: kmsbroker.v1.ExplainPolicyRequest.Object
+	(*ExplainPolicyResponse_Caller)(nil),     // 29: kmsbroker.v1.ExplainPolicyResponse.Caller
+	(*ExplainPolicyResponse_Considered)(nil), // 30: kmsbroker.v1.ExplainPolicyResponse.Considered
+	(*Backend_Token)(nil),                    // 31: kmsbroker.v1.Backend.Token
+	(*Backend_Policy)(nil),                   // 32: kmsbroker.v1.Backend.Policy
+	(*CheckEvent_Report)(nil),                // 33: kmsbroker.v1.CheckEvent.Report
+	nil,                                      // 34: kmsbroker.v1.BackendKey.VendorEntry
+	(*StatusResponse_Endpoint)(nil),          // 35: kmsbroker.v1.StatusResponse.Endpoint
+	(*StatusResponse_Address)(nil),           // 36: kmsbroker.v1.StatusResponse.Address
+	(*StatusResponse_Audit)(nil),             // 37: kmsbroker.v1.StatusResponse.Audit
+	(*StatusResponse_DataKeys)(nil),          // 38: kmsbroker.v1.StatusResponse.DataKeys
+	(*StatusResponse_Expiry)(nil),            // 39: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),            // 40: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),                 // 41: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),              // 42: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),                 // 43: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),                   // 44: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),               // 45: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                       // 46: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),                 // 47: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),                  // 48: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),                  // 49: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                           // 50: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil),       // 51: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),                // 52: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),                    // 53: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),            // 54: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                      // 55: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),                  // 56: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),                // 57: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                              // 58: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),                 // 59: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),               // 60: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),              // 61: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	39, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
+	40, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
 	2,  // 1: kmsbroker.v1.IssueAppKeyResponse.key:type_name -> kmsbroker.v1.AppKey
 	2,  // 2: kmsbroker.v1.ListAppKeysResponse.keys:type_name -> kmsbroker.v1.AppKey
 	27, // 3: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
-	28, // 4: kmsbroker.v1.ExplainPolicyResponse.caller:type_name -> kmsbroker.v1.ExplainPolicyResponse.Caller
-	29, // 5: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
-	15, // 6: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
-	30, // 7: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
-	32, // 8: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
-	24, // 9: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
-	33, // 10: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
-	39, // 11: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	34, // 12: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	15, // 13: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	40, // 14: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
-	36, // 15: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
-	34, // 16: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	38, // 17: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
-	37, // 18: kmsbroker.v1.StatusResponse.data_keys:type_name -> kmsbroker.v1.StatusResponse.DataKeys
-	31, // 19: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
-	35, // 20: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	39, // 21: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	41, // 22: kmsbroker.v1.StatusResponse.DataKeys.revocation_lag:type_name -> google.protobuf.Duration
-	41, // 23: kmsbroker.v1.StatusResponse.DataKeys.offline:type_name -> google.protobuf.Duration
-	39, // 24: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
-	41, // 25: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
-	39, // 26: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
-	25, // 27: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	42, // 28: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	42, // 29: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	42, // 30: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	43, // 31: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	44, // 32: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	45, // 33: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	46, // 34: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	47, // 35: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	45, // 36: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	45, // 37: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	48, // 38: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	45, // 39: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	49, // 40: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	45, // 41: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	49, // 42: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	49, // 43: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	49, // 44: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	50, // 45: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	49, // 46: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	51, // 47: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	52, // 48: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	53, // 49: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	12, // 50: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	14, // 51: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	22, // 52: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	16, // 53: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	18, // 54: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	20, // 55: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	21, // 56: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	3,  // 57: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
-	5,  // 58: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
-	7,  // 59: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
-	0,  // 60: kmsbroker.v1.Control.Snapshot:input_type -> kmsbroker.v1.SnapshotRequest
-	8,  // 61: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
-	10, // 62: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
-	26, // 63: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	54, // 64: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	54, // 65: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	54, // 66: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	55, // 67: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	54, // 68: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	40, // 69: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	56, // 70: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	57, // 71: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	57, // 72: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	57, // 73: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	58, // 74: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	57, // 75: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	59, // 76: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	60, // 77: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	57, // 78: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	57, // 79: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	57, // 80: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	57, // 81: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	57, // 82: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	57, // 83: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	57, // 84: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	57, // 85: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	13, // 86: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	15, // 87: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	23, // 88: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	17, // 89: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	19, // 90: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	15, // 91: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	15, // 92: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	4,  // 93: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
-	6,  // 94: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	6,  // 95: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	1,  // 96: kmsbroker.v1.Control.Snapshot:output_type -> kmsbroker.v1.SnapshotResponse
-	9,  // 97: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
-	11, // 98: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
-	63, // [63:99] is the sub-list for method output_type
-	27, // [27:63] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	28, // 4: kmsbroker.v1.ExplainPolicyRequest.object:type_name -> kmsbroker.v1.ExplainPolicyRequest.Object
+	29, // 5: kmsbroker.v1.ExplainPolicyResponse.caller:type_name -> kmsbroker.v1.ExplainPolicyResponse.Caller
+	30, // 6: kmsbroker.v1.ExplainPolicyResponse.considered:type_name -> kmsbroker.v1.ExplainPolicyResponse.Considered
+	15, // 7: kmsbroker.v1.ListBackendsResponse.backends:type_name -> kmsbroker.v1.Backend
+	31, // 8: kmsbroker.v1.Backend.token:type_name -> kmsbroker.v1.Backend.Token
+	33, // 9: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
+	24, // 10: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
+	34, // 11: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
+	40, // 12: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	35, // 13: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	15, // 14: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
+	41, // 15: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	37, // 16: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
+	35, // 17: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
+	39, // 18: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	38, // 19: kmsbroker.v1.StatusResponse.data_keys:type_name -> kmsbroker.v1.StatusResponse.DataKeys
+	32, // 20: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
+	36, // 21: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	40, // 22: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	42, // 23: kmsbroker.v1.StatusResponse.DataKeys.revocation_lag:type_name -> google.protobuf.Duration
+	42, // 24: kmsbroker.v1.StatusResponse.DataKeys.offline:type_name -> google.protobuf.Duration
+	40, // 25: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	42, // 26: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	40, // 27: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	25, // 28: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	43, // 29: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	43, // 30: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	43, // 31: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	44, // 32: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	45, // 33: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	46, // 34: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	47, // 35: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	48, // 36: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	46, // 37: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	46, // 38: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	49, // 39: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	46, // 40: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	50, // 41: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	46, // 42: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	50, // 43: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	50, // 44: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	50, // 45: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	51, // 46: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	50, // 47: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	52, // 48: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	53, // 49: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	54, // 50: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	12, // 51: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	14, // 52: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	22, // 53: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	16, // 54: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	18, // 55: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	20, // 56: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	21, // 57: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	3,  // 58: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
+	5,  // 59: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
+	7,  // 60: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
+	0,  // 61: kmsbroker.v1.Control.Snapshot:input_type -> kmsbroker.v1.SnapshotRequest
+	8,  // 62: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
+	10, // 63: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
+	26, // 64: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	55, // 65: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	55, // 66: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	55, // 67: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	56, // 68: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	55, // 69: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	41, // 70: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	57, // 71: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	58, // 72: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	58, // 73: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	58, // 74: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	59, // 75: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	58, // 76: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	60, // 77: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	61, // 78: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	58, // 79: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	58, // 80: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	58, // 81: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	58, // 82: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	58, // 83: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	58, // 84: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	58, // 85: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	58, // 86: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	13, // 87: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	15, // 88: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	23, // 89: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	17, // 90: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	19, // 91: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	15, // 92: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	15, // 93: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	4,  // 94: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
+	6,  // 95: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	6,  // 96: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	1,  // 97: kmsbroker.v1.Control.Snapshot:output_type -> kmsbroker.v1.SnapshotResponse
+	9,  // 98: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
+	11, // 99: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
+	64, // [64:100] is the sub-list for method output_type
+	28, // [28:64] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -2819,14 +2925,14 @@ func file_api_kmsbroker_v1_control_proto_init() {
 		(*CheckEvent_Result)(nil),
 		(*CheckEvent_Report_)(nil),
 	}
-	file_api_kmsbroker_v1_control_proto_msgTypes[30].OneofWrappers = []any{}
+	file_api_kmsbroker_v1_control_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,7 +20,7 @@ func (s *Server) ReloadPolicy(ctx context.Context, _ *v1.ReloadPolicyRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return &v1.ReloadPolicyResponse{Grants: uint32(loaded.Policy.Len()), Restart: loaded.Restart}, nil
+	return &v1.ReloadPolicyResponse{Grants: uint32(loaded.Policy.Len()), Pkcs11Grants: uint32(loaded.Policy.LenObjects()), Restart: loaded.Restart}, nil
 }
 
 // ExplainPolicy implements v1.ControlServer.
@@ -29,13 +29,28 @@ func (s *Server) ExplainPolicy(_ context.Context, req *v1.ExplainPolicyRequest) 
 	if err != nil {
 		return nil, err
 	}
-	explained, err := s.core.ExplainPolicy(authz.Request{
-		Caller: caller, Operation: authz.Operation(req.GetOperation()), Key: req.GetKey(), Context: req.GetEncryptionContext(),
-	})
+	explained, err := s.explain(caller, req)
 	if err != nil {
 		return nil, err
 	}
 	return explanationMessage(explained), nil
+}
+
+// explain asks about a key, or about an object.
+func (s *Server) explain(caller authz.Caller, req *v1.ExplainPolicyRequest) (broker.Explanation, error) {
+	object := req.GetObject()
+	if object == nil {
+		return s.core.ExplainPolicy(authz.Request{
+			Caller: caller, Operation: authz.Operation(req.GetOperation()), Key: req.GetKey(), Context: req.GetEncryptionContext(),
+		})
+	}
+	if req.GetKey() != "" || len(req.GetEncryptionContext()) > 0 {
+		return broker.Explanation{}, failure.New(failure.Invalid, "OBJECT", "it is either about a key or about an object of a token")
+	}
+	return s.core.ExplainObject(authz.ObjectRequest{
+		Caller: caller, Operation: authz.ObjectOperation(req.GetOperation()),
+		Object: authz.Object{Token: object.GetToken(), Label: object.GetLabel(), ID: object.GetId()},
+	})
 }
 
 // explainedCaller is the caller that is asked about.
@@ -63,7 +78,7 @@ func explainedCaller(req *v1.ExplainPolicyRequest) (authz.Caller, error) {
 func explanationMessage(e broker.Explanation) *v1.ExplainPolicyResponse {
 	number, at, rate := e.Decision.Grant()
 	m := &v1.ExplainPolicyResponse{
-		Allowed: e.Decision.Allowed, Reason: e.Why, Grant: uint32(number), At: at, Rate: rate.String(),
+		Allowed: e.Decision.Allowed, Reason: e.Why, Grant: uint32(number), At: at, Rate: rate.String(), Pin: e.Decision.PIN(),
 		Caller: &v1.ExplainPolicyResponse_Caller{
 			Uid: e.Caller.UID, Gid: e.Caller.GID, Groups: e.Caller.Groups, User: e.Caller.User,
 			Unit: e.Caller.Unit.Name, UnitUnknown: e.Caller.Unit.Unknown, NoUnit: e.Caller.Unit.Why, App: e.Caller.App,
@@ -71,7 +86,7 @@ func explanationMessage(e broker.Explanation) *v1.ExplainPolicyResponse {
 	}
 	for _, c := range e.Considered {
 		m.Considered = append(m.Considered, &v1.ExplainPolicyResponse_Considered{
-			Grant: uint32(c.Number), At: c.At, Effect: c.Effect.String(), Misses: c.Misses,
+			Grant: uint32(c.Number), At: c.At, Effect: c.Effect.String(), Misses: c.Misses, Pin: c.PIN,
 		})
 	}
 	return m
