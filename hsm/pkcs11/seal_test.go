@@ -135,7 +135,7 @@ func TestSealWaitsForWraps(t *testing.T) {
 		_, err := token.SealKey(context.Background(), key.ID)
 		sealed <- err
 	}()
-	for len(token.pool.turn) == 0 {
+	for !changeWaits(token) {
 		if len(sealed) > 0 {
 			t.Fatalf("the seal did not wait: %v", <-sealed)
 		}

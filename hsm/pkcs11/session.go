@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	p11 "github.com/miekg/pkcs11"
@@ -16,8 +15,8 @@ import (
 // pool hands out sessions, one per call in flight: a PKCS#11 session holds one
 // operation at a time, and every call into the library blocks a thread.
 //
-// All calls into the library go through a place of the pool, so whoever holds
-// every place knows that the library is idle.
+// All calls into the library go through its gate, those of the sessions in
+// cryptoki.go too, so whoever has the gate alone knows that the library is idle.
 type pool struct {
 	module *p11.Ctx
 	slot   uint
@@ -26,7 +25,7 @@ type pool struct {
 
 	places  chan place
 	size    int
-	turn    chan struct{} // full while a call gathers every place
+	gate    gate
 	closing chan struct{} // closed when no new call is admitted
 
 	guard guard
@@ -42,7 +41,7 @@ type place struct {
 func newPool(module *p11.Ctx, slot uint, size int, guard guard, config Config) *pool {
 	p := &pool{
 		module: module, slot: slot, logger: config.Logger, hints: config.Hints, guard: guard,
-		places: make(chan place, size), size: size, turn: make(chan struct{}, 1), closing: make(chan struct{}),
+		places: make(chan place, size), size: size, gate: newGate(), closing: make(chan struct{}),
 	}
 	for range size {
 		p.places <- place{}
@@ -69,12 +68,7 @@ func (p *pool) do(ctx context.Context, fn func(s *session) error) error {
 }
 
 func (p *pool) once(ctx context.Context, fn func(s *session) error) error {
-	held, err := p.acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { p.places <- held }()
-	return p.use(&held, fn)
+	return p.through(ctx, shared, fn)
 }
 
 // alone is once while no other call is in the library. Token objects are made and
@@ -82,29 +76,20 @@ func (p *pool) once(ctx context.Context, fn func(s *session) error) error {
 // written file of one that creates, and then both fail or see a wrong key. Such
 // calls are rare, so other devices are not treated differently.
 func (p *pool) alone(ctx context.Context, fn func(s *session) error) error {
-	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
-	case <-p.closing:
-		return errClosed()
-	case <-ctx.Done():
-		return waitEnded(ctx, "another change of the token to finish")
+	return p.through(ctx, exclusive, fn)
+}
+
+func (p *pool) through(ctx context.Context, passage passage, fn func(s *session) error) error {
+	held, err := p.acquire(ctx)
+	if err != nil {
+		return err
 	}
-	all := make([]place, 0, p.size)
-	defer func() {
-		for _, held := range all {
-			p.places <- held
-		}
-	}()
-	for len(all) < p.size {
-		held, err := p.acquire(ctx)
-		if err != nil {
-			return err
-		}
-		all = append(all, held)
+	defer func() { p.places <- held }()
+	if err := p.gate.enter(ctx, passage); err != nil {
+		return waitEnded(ctx, "a change of the token to finish")
 	}
-	idle := slices.IndexFunc(all, func(held place) bool { return held.open })
-	return p.use(&all[max(idle, 0)], fn)
+	defer p.gate.leave(passage)
+	return p.use(&held, fn)
 }
 
 func (p *pool) use(held *place, fn func(s *session) error) error {
@@ -271,6 +256,9 @@ func (s *session) checkLogin() error {
 
 // drain refuses new calls and waits until none is in flight. It may be repeated
 // after it timed out.
+//
+// A call of a session in cryptoki.go has no place, but it asks once more in the gate
+// whether it is admitted.
 func (p *pool) drain(ctx context.Context) error {
 	select {
 	case <-p.closing:
@@ -289,5 +277,12 @@ func (p *pool) drain(ctx context.Context) error {
 			return hsm.Errorf(hsm.Timeout, "close token: calls are still inside the PKCS#11 library, at most %d", p.size-len(idle))
 		}
 	}
+	if err := p.gate.enter(ctx, exclusive); err != nil {
+		for _, held := range idle {
+			p.places <- held
+		}
+		return hsm.Errorf(hsm.Timeout, "close token: calls of PKCS#11 clients are still inside the PKCS#11 library")
+	}
+	p.gate.leave(exclusive)
 	return nil
 }

@@ -98,8 +98,8 @@ func TestChangesRunAlone(t *testing.T) {
 		_, err := token.GenerateKey(t.Context(), hsm.KeySpec{ID: hsm.NewKeyID(), Label: "x"})
 		generated <- err
 	}()
-	for len(token.pool.places) > 0 {
-		runtime.Gosched() // until it holds every place but the blocked one
+	for !changeWaits(token) {
+		runtime.Gosched()
 	}
 	if shim.calls(t, "C_GenerateKey") != 0 {
 		t.Error("a key was generated beside another call")
@@ -144,6 +144,15 @@ func TestCloseWhileBusy(t *testing.T) {
 	wantReason(t, err, hsm.TokenGone)
 }
 
+// changeWaits reports whether a call waits to be alone in the library.
+func changeWaits(token *Token) bool {
+	if !token.pool.gate.places.TryAcquire(int64(shared)) {
+		return true // nobody overtakes it
+	}
+	token.pool.gate.leave(shared)
+	return false
+}
+
 // block occupies a session inside the library until release is called; done
 // waits for the call and demands that it succeeded.
 func block(t *testing.T, shim *shim, token *Token) (release, done func()) {
@@ -165,24 +174,29 @@ func block(t *testing.T, shim *shim, token *Token) (release, done func()) {
 	}
 }
 
-func TestPoolSize(t *testing.T) {
+func TestShares(t *testing.T) {
 	for _, test := range []struct {
-		configured int
-		rw, all    uint
-		want       int
+		configured, proxied     int
+		rw, all                 uint
+		wantEngine, wantProxied int
 	}{
-		{8, 0, 0, 8},
-		{8, ^uint(0), ^uint(0), 8},
-		{8, 5, 0, 4},
-		{8, 0, 3, 2},
-		{2, 100, 100, 2},
-		{8, 2, 2, 1},
+		{8, 8, 0, 0, 8, 8},
+		{8, 8, ^uint(0), ^uint(0), 8, 8},
+		{2, 8, 100, 100, 2, 8},
+		{8, 8, 17, 0, 8, 8},
+		{8, 8, 16, 0, 8, 7},
+		{8, 8, 0, 9, 4, 4},
+		{8, 2, 9, 0, 6, 2},
+		{8, 8, 5, 0, 2, 2},
+		{8, 8, 4, 0, 3, 0},
+		{8, 8, 2, 2, 1, 0},
 	} {
-		got, err := poolSize(Config{MaxSessions: test.configured}, p11.TokenInfo{MaxRwSessionCount: test.rw, MaxSessionCount: test.all})
-		if err != nil || got != test.want {
-			t.Errorf("poolSize(%+v) = %d, %v", test, got, err)
+		config := Config{MaxSessions: test.configured, ProxySessions: test.proxied}
+		engine, proxied, err := shares(config, p11.TokenInfo{MaxRwSessionCount: test.rw, MaxSessionCount: test.all})
+		if err != nil || engine != test.wantEngine || proxied != test.wantProxied {
+			t.Errorf("shares(%+v) = %d, %d, %v", test, engine, proxied, err)
 		}
 	}
-	_, err := poolSize(Config{MaxSessions: 8}, p11.TokenInfo{MaxRwSessionCount: 1})
+	_, _, err := shares(Config{MaxSessions: 8, ProxySessions: 8}, p11.TokenInfo{MaxRwSessionCount: 1})
 	wantReason(t, err, hsm.Misconfigured)
 }

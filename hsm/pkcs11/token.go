@@ -17,6 +17,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki/module"
 )
 
 // DefaultMaxSessions is how many calls run in the library at once unless the
@@ -34,7 +35,10 @@ type Config struct {
 	// DefaultMaxSessions. One more stays open to hold the login. A token that
 	// admits fewer lowers it.
 	MaxSessions int
-	Logger      *slog.Logger
+	// ProxySessions bounds the sessions that PKCS#11 clients share, beside those;
+	// 0 means DefaultProxySessions. It is at least 2.
+	ProxySessions int
+	Logger        *slog.Logger
 
 	// What follows is particular to a device. Zero values leave it out.
 
@@ -67,9 +71,11 @@ type Details struct {
 	Policies []hsm.Policy
 }
 
-// Token is an open and logged in token. It implements [hsm.Token].
+// Token is an open and logged in token. It implements [hsm.Token], and
+// [cryptoki.Device] for PKCS#11 clients of the broker, which share its login.
 type Token struct {
 	module  *p11.Ctx
+	raw     *module.Module // the same library
 	slot    Slot
 	role    hsm.Role
 	library string
@@ -81,6 +87,8 @@ type Token struct {
 	// else and stays open, because closing the last session logs out.
 	login p11.SessionHandle
 	pool  *pool
+	// proxied is how many sessions there may be for PKCS#11 clients.
+	proxied int
 
 	// describing guards info; a channel, so that waiting ends with the context.
 	describing chan struct{}
@@ -102,13 +110,13 @@ func Open(ctx context.Context, config Config) (*Token, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	module, err := initialize(ctx, config.Library)
+	library, err := initialize(ctx, config.Library)
 	if err != nil {
 		return nil, hint(err, config.Hints)
 	}
-	t, err := open(ctx, module, config)
+	t, err := open(ctx, library, config)
 	if err != nil {
-		finalize(module, config.Logger)
+		finalize(library, config.Logger)
 		return nil, hint(err, config.Hints)
 	}
 	return t, nil
@@ -124,11 +132,16 @@ func (c *Config) check() error {
 	if c.MaxSessions == 0 {
 		c.MaxSessions = DefaultMaxSessions
 	}
+	if c.ProxySessions == 0 {
+		c.ProxySessions = DefaultProxySessions
+	}
 	switch {
 	case c.Role != hsm.CryptoOfficer && c.Role != hsm.CryptoUser:
 		return hsm.Errorf(hsm.Misconfigured, "role %q is neither %q nor %q", c.Role, hsm.CryptoOfficer, hsm.CryptoUser)
 	case c.MaxSessions < 0 || c.MaxSessions > maxSane:
 		return hsm.Errorf(hsm.Misconfigured, "max_sessions %d is out of range", c.MaxSessions)
+	case c.ProxySessions < fewest || c.ProxySessions > maxSane:
+		return hsm.Errorf(hsm.Misconfigured, "proxy_sessions %d is out of range", c.ProxySessions)
 	case c.PIN == nil:
 		return hsm.Errorf(hsm.PINMissing, "no PIN is configured for the token")
 	default:
@@ -136,27 +149,32 @@ func (c *Config) check() error {
 	}
 }
 
-func open(ctx context.Context, module *p11.Ctx, config Config) (*Token, error) {
-	info, err := module.GetInfo()
+func open(ctx context.Context, library *p11.Ctx, config Config) (*Token, error) {
+	info, err := library.GetInfo()
 	if err != nil {
 		return nil, deviceError(err, "ask PKCS#11 library %s for its version", config.Library)
 	}
-	slot, err := awaitSlot(ctx, module, config)
+	slot, err := awaitSlot(ctx, library, config)
 	if err != nil {
 		return nil, err
 	}
-	size, err := poolSize(config, slot.token)
+	size, proxied, err := shares(config, slot.token)
 	if err != nil {
 		return nil, err
 	}
-	session, err := login(ctx, module, slot, config)
+	raw, err := module.Open(config.Library)
+	if err != nil {
+		return nil, hsm.Errorf(hsm.Misconfigured, "%v", err)
+	}
+	session, err := login(ctx, library, slot, config)
 	if err != nil {
 		return nil, err
 	}
 	config.Logger.Info("token opened",
-		"label", slot.Label, "serial", slot.Serial, "model", slot.token.Model, "sessions", size)
+		"label", slot.Label, "serial", slot.Serial, "model", slot.token.Model, "sessions", size, "proxy_sessions", proxied)
 	return &Token{
-		module:     module,
+		module:     library,
+		raw:        raw,
 		slot:       slot,
 		role:       config.Role,
 		library:    describeLibrary(info),
@@ -164,25 +182,10 @@ func open(ctx context.Context, module *p11.Ctx, config Config) (*Token, error) {
 		inspect:    config.Inspect,
 		logger:     config.Logger,
 		login:      session,
-		pool:       newPool(module, slot.ID, size, guardFor(info), config),
+		pool:       newPool(library, slot.ID, size, guardFor(info), config),
+		proxied:    proxied,
 		describing: make(chan struct{}, 1),
 	}, nil
-}
-
-// poolSize is how many sessions calls may use: one less than the token admits,
-// for the session that holds the login.
-func poolSize(config Config, token p11.TokenInfo) (int, error) {
-	size := config.MaxSessions
-	for _, n := range []uint{token.MaxRwSessionCount, token.MaxSessionCount} {
-		admits := limit(n)
-		if admits == 1 {
-			return 0, hsm.Errorf(hsm.Misconfigured, "token %q admits one session; two are needed, one of them to hold the login", token.Label)
-		}
-		if admits > 0 {
-			size = min(size, admits-1)
-		}
-	}
-	return size, nil
 }
 
 // finalize is called only when no other call can be inside the library.

@@ -46,6 +46,8 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Hour)
 	case "host":
 		host()
+	case "session client":
+		sessionClient()
 	case "uninitializable":
 		Serve(func(ctx context.Context, req OpenRequest) (hsm.Token, error) { return openFake(ctx, mode, req) })
 	default:
@@ -111,7 +113,12 @@ func openFake(ctx context.Context, mode string, req OpenRequest) (hsm.Token, err
 			return nil, err
 		}
 	}
-	return &fake{mode: mode, logger: req.Logger, closed: closed}, nil
+	token := &fake{mode: mode, logger: req.Logger, closed: closed}
+	switch mode {
+	case "sessions", "lying sessions", "cramped":
+		return deviceFake{token}, nil
+	}
+	return token, nil
 }
 
 func (f *fake) Describe(context.Context) (*hsm.Info, error) {

@@ -58,6 +58,7 @@ type Process struct {
 	child    *child
 	goplugin *goplugin.Client
 	client   *client
+	sessions hsmv1.SessionsClient
 	health   grpc_health_v1.HealthClient
 	logger   *slog.Logger
 	kill     sync.Once
@@ -131,6 +132,7 @@ func (p *Process) connect(ctx context.Context) error {
 		return p.child.refuse(err)
 	}
 	p.client = newClient(p.child.alive, hsmv1.NewTokenClient(conn))
+	p.sessions = hsmv1.NewSessionsClient(conn)
 	return nil
 }
 

@@ -95,7 +95,7 @@ func (s *server) exit() {
 	os.Exit(0)
 }
 
-// grpcPlugin is the service of hsm.proto in the form that go-plugin wants. In
+// grpcPlugin is the services of hsm.proto in the form that go-plugin wants. In
 // the daemon, server is nil.
 type grpcPlugin struct {
 	goplugin.NetRPCUnsupportedPlugin
@@ -110,6 +110,7 @@ func (p *grpcPlugin) GRPCServer(_ *goplugin.GRPCBroker, registrar *grpc.Server) 
 		return errors.New("this side does not serve")
 	}
 	hsmv1.RegisterTokenServer(registrar, p.server)
+	hsmv1.RegisterSessionsServer(registrar, &sessionServer{server: p.server})
 	return nil
 }
 

@@ -69,6 +69,8 @@ func fromStatus(what string, err error) error {
 		return hsm.Errorf(hsm.Timeout, "%s: the plugin did not answer in time", what)
 	case codes.Unavailable, codes.Canceled:
 		return hsm.Errorf(hsm.TokenGone, "%s: the plugin process does not answer: %s", what, said)
+	case codes.Unimplemented:
+		return hsm.Errorf(hsm.NotPermitted, "%s: this plugin cannot do that", what)
 	case codes.ResourceExhausted:
 		return hsm.Errorf(hsm.Corrupt, "%s: %s", what, said)
 	default:

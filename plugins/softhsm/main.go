@@ -63,10 +63,11 @@ func (initializer) InitToken(ctx context.Context, spec hsm.TokenSpec) (serial st
 func readSettings(given map[string]string) (pkcs11.Config, error) {
 	settings := plugin.ReadSettings(given)
 	config := pkcs11.Config{
-		Library:     settings.String("library"),
-		TokenLabel:  settings.String("token_label"),
-		TokenSerial: settings.String("token_serial"),
-		MaxSessions: settings.Int("max_sessions", 1, mostSessions),
+		Library:       settings.String("library"),
+		TokenLabel:    settings.String("token_label"),
+		TokenSerial:   settings.String("token_serial"),
+		MaxSessions:   settings.Int("max_sessions", 1, mostSessions),
+		ProxySessions: settings.Int("proxy_sessions", 2, mostSessions),
 	}
 	if err := settings.Err(); err != nil {
 		return pkcs11.Config{}, err

@@ -1563,6 +1563,86 @@ func (*CloseResponse) Descriptor() ([]byte, []int) {
 	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{26}
 }
 
+type ListenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenRequest) Reset() {
+	*x = ListenRequest{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenRequest) ProtoMessage() {}
+
+func (x *ListenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenRequest.ProtoReflect.Descriptor instead.
+func (*ListenRequest) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{27}
+}
+
+type ListenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MaxSessions   uint32                 `protobuf:"varint,1,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"` // that may be open at once, 2 to 65536
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenResponse) Reset() {
+	*x = ListenResponse{}
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenResponse) ProtoMessage() {}
+
+func (x *ListenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsm_plugin_hsmv1_hsm_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenResponse.ProtoReflect.Descriptor instead.
+func (*ListenResponse) Descriptor() ([]byte, []int) {
+	return file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListenResponse) GetMaxSessions() uint32 {
+	if x != nil {
+		return x.MaxSessions
+	}
+	return 0
+}
+
 var File_hsm_plugin_hsmv1_hsm_proto protoreflect.FileDescriptor
 
 const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
@@ -1674,7 +1754,10 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\rHealthRequest\"\x10\n" +
 	"\x0eHealthResponse\"\x0e\n" +
 	"\fCloseRequest\"\x0f\n" +
-	"\rCloseResponse2\xc4\a\n" +
+	"\rCloseResponse\"\x0f\n" +
+	"\rListenRequest\"3\n" +
+	"\x0eListenResponse\x12!\n" +
+	"\fmax_sessions\x18\x01 \x01(\rR\vmaxSessions2\xc4\a\n" +
 	"\x05Token\x12I\n" +
 	"\x04Open\x12\x1d.kmsbroker.hsm.v1.OpenRequest\x1a\x1e.kmsbroker.hsm.v1.OpenResponse(\x010\x01\x12T\n" +
 	"\tInitToken\x12\".kmsbroker.hsm.v1.InitTokenRequest\x1a#.kmsbroker.hsm.v1.InitTokenResponse\x12Q\n" +
@@ -1689,7 +1772,9 @@ const file_hsm_plugin_hsmv1_hsm_proto_rawDesc = "" +
 	"\n" +
 	"DestroyKey\x12#.kmsbroker.hsm.v1.DestroyKeyRequest\x1a$.kmsbroker.hsm.v1.DestroyKeyResponse\x12K\n" +
 	"\x06Health\x12\x1f.kmsbroker.hsm.v1.HealthRequest\x1a .kmsbroker.hsm.v1.HealthResponse\x12H\n" +
-	"\x05Close\x12\x1e.kmsbroker.hsm.v1.CloseRequest\x1a\x1f.kmsbroker.hsm.v1.CloseResponseB7Z5github.com/kmsbroker/kmsbroker/hsm/plugin/hsmv1;hsmv1b\x06proto3"
+	"\x05Close\x12\x1e.kmsbroker.hsm.v1.CloseRequest\x1a\x1f.kmsbroker.hsm.v1.CloseResponse2W\n" +
+	"\bSessions\x12K\n" +
+	"\x06Listen\x12\x1f.kmsbroker.hsm.v1.ListenRequest\x1a .kmsbroker.hsm.v1.ListenResponseB7Z5github.com/kmsbroker/kmsbroker/hsm/plugin/hsmv1;hsmv1b\x06proto3"
 
 var (
 	file_hsm_plugin_hsmv1_hsm_proto_rawDescOnce sync.Once
@@ -1703,7 +1788,7 @@ func file_hsm_plugin_hsmv1_hsm_proto_rawDescGZIP() []byte {
 	return file_hsm_plugin_hsmv1_hsm_proto_rawDescData
 }
 
-var file_hsm_plugin_hsmv1_hsm_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_hsm_plugin_hsmv1_hsm_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_hsm_plugin_hsmv1_hsm_proto_goTypes = []any{
 	(*OpenRequest)(nil),         // 0: kmsbroker.hsm.v1.OpenRequest
 	(*OpenResponse)(nil),        // 1: kmsbroker.hsm.v1.OpenResponse
@@ -1732,16 +1817,18 @@ var file_hsm_plugin_hsmv1_hsm_proto_goTypes = []any{
 	(*HealthResponse)(nil),      // 24: kmsbroker.hsm.v1.HealthResponse
 	(*CloseRequest)(nil),        // 25: kmsbroker.hsm.v1.CloseRequest
 	(*CloseResponse)(nil),       // 26: kmsbroker.hsm.v1.CloseResponse
-	nil,                         // 27: kmsbroker.hsm.v1.OpenRequest.SettingsEntry
-	nil,                         // 28: kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
-	nil,                         // 29: kmsbroker.hsm.v1.Key.VendorEntry
+	(*ListenRequest)(nil),       // 27: kmsbroker.hsm.v1.ListenRequest
+	(*ListenResponse)(nil),      // 28: kmsbroker.hsm.v1.ListenResponse
+	nil,                         // 29: kmsbroker.hsm.v1.OpenRequest.SettingsEntry
+	nil,                         // 30: kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
+	nil,                         // 31: kmsbroker.hsm.v1.Key.VendorEntry
 }
 var file_hsm_plugin_hsmv1_hsm_proto_depIdxs = []int32{
-	27, // 0: kmsbroker.hsm.v1.OpenRequest.settings:type_name -> kmsbroker.hsm.v1.OpenRequest.SettingsEntry
+	29, // 0: kmsbroker.hsm.v1.OpenRequest.settings:type_name -> kmsbroker.hsm.v1.OpenRequest.SettingsEntry
 	2,  // 1: kmsbroker.hsm.v1.OpenResponse.token:type_name -> kmsbroker.hsm.v1.TokenID
-	28, // 2: kmsbroker.hsm.v1.InitTokenRequest.settings:type_name -> kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
+	30, // 2: kmsbroker.hsm.v1.InitTokenRequest.settings:type_name -> kmsbroker.hsm.v1.InitTokenRequest.SettingsEntry
 	7,  // 3: kmsbroker.hsm.v1.DescribeResponse.policies:type_name -> kmsbroker.hsm.v1.Policy
-	29, // 4: kmsbroker.hsm.v1.Key.vendor:type_name -> kmsbroker.hsm.v1.Key.VendorEntry
+	31, // 4: kmsbroker.hsm.v1.Key.vendor:type_name -> kmsbroker.hsm.v1.Key.VendorEntry
 	8,  // 5: kmsbroker.hsm.v1.GenerateKeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
 	8,  // 6: kmsbroker.hsm.v1.KeysResponse.keys:type_name -> kmsbroker.hsm.v1.Key
 	8,  // 7: kmsbroker.hsm.v1.KeyResponse.key:type_name -> kmsbroker.hsm.v1.Key
@@ -1758,20 +1845,22 @@ var file_hsm_plugin_hsmv1_hsm_proto_depIdxs = []int32{
 	21, // 18: kmsbroker.hsm.v1.Token.DestroyKey:input_type -> kmsbroker.hsm.v1.DestroyKeyRequest
 	23, // 19: kmsbroker.hsm.v1.Token.Health:input_type -> kmsbroker.hsm.v1.HealthRequest
 	25, // 20: kmsbroker.hsm.v1.Token.Close:input_type -> kmsbroker.hsm.v1.CloseRequest
-	1,  // 21: kmsbroker.hsm.v1.Token.Open:output_type -> kmsbroker.hsm.v1.OpenResponse
-	4,  // 22: kmsbroker.hsm.v1.Token.InitToken:output_type -> kmsbroker.hsm.v1.InitTokenResponse
-	6,  // 23: kmsbroker.hsm.v1.Token.Describe:output_type -> kmsbroker.hsm.v1.DescribeResponse
-	10, // 24: kmsbroker.hsm.v1.Token.GenerateKey:output_type -> kmsbroker.hsm.v1.GenerateKeyResponse
-	12, // 25: kmsbroker.hsm.v1.Token.Keys:output_type -> kmsbroker.hsm.v1.KeysResponse
-	14, // 26: kmsbroker.hsm.v1.Token.Key:output_type -> kmsbroker.hsm.v1.KeyResponse
-	16, // 27: kmsbroker.hsm.v1.Token.CheckValue:output_type -> kmsbroker.hsm.v1.CheckValueResponse
-	18, // 28: kmsbroker.hsm.v1.Token.Wrap:output_type -> kmsbroker.hsm.v1.WrapResponse
-	20, // 29: kmsbroker.hsm.v1.Token.SealKey:output_type -> kmsbroker.hsm.v1.SealKeyResponse
-	22, // 30: kmsbroker.hsm.v1.Token.DestroyKey:output_type -> kmsbroker.hsm.v1.DestroyKeyResponse
-	24, // 31: kmsbroker.hsm.v1.Token.Health:output_type -> kmsbroker.hsm.v1.HealthResponse
-	26, // 32: kmsbroker.hsm.v1.Token.Close:output_type -> kmsbroker.hsm.v1.CloseResponse
-	21, // [21:33] is the sub-list for method output_type
-	9,  // [9:21] is the sub-list for method input_type
+	27, // 21: kmsbroker.hsm.v1.Sessions.Listen:input_type -> kmsbroker.hsm.v1.ListenRequest
+	1,  // 22: kmsbroker.hsm.v1.Token.Open:output_type -> kmsbroker.hsm.v1.OpenResponse
+	4,  // 23: kmsbroker.hsm.v1.Token.InitToken:output_type -> kmsbroker.hsm.v1.InitTokenResponse
+	6,  // 24: kmsbroker.hsm.v1.Token.Describe:output_type -> kmsbroker.hsm.v1.DescribeResponse
+	10, // 25: kmsbroker.hsm.v1.Token.GenerateKey:output_type -> kmsbroker.hsm.v1.GenerateKeyResponse
+	12, // 26: kmsbroker.hsm.v1.Token.Keys:output_type -> kmsbroker.hsm.v1.KeysResponse
+	14, // 27: kmsbroker.hsm.v1.Token.Key:output_type -> kmsbroker.hsm.v1.KeyResponse
+	16, // 28: kmsbroker.hsm.v1.Token.CheckValue:output_type -> kmsbroker.hsm.v1.CheckValueResponse
+	18, // 29: kmsbroker.hsm.v1.Token.Wrap:output_type -> kmsbroker.hsm.v1.WrapResponse
+	20, // 30: kmsbroker.hsm.v1.Token.SealKey:output_type -> kmsbroker.hsm.v1.SealKeyResponse
+	22, // 31: kmsbroker.hsm.v1.Token.DestroyKey:output_type -> kmsbroker.hsm.v1.DestroyKeyResponse
+	24, // 32: kmsbroker.hsm.v1.Token.Health:output_type -> kmsbroker.hsm.v1.HealthResponse
+	26, // 33: kmsbroker.hsm.v1.Token.Close:output_type -> kmsbroker.hsm.v1.CloseResponse
+	28, // 34: kmsbroker.hsm.v1.Sessions.Listen:output_type -> kmsbroker.hsm.v1.ListenResponse
+	22, // [22:35] is the sub-list for method output_type
+	9,  // [9:22] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1789,9 +1878,9 @@ func file_hsm_plugin_hsmv1_hsm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsm_plugin_hsmv1_hsm_proto_rawDesc), len(file_hsm_plugin_hsmv1_hsm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_hsm_plugin_hsmv1_hsm_proto_goTypes,
 		DependencyIndexes: file_hsm_plugin_hsmv1_hsm_proto_depIdxs,

@@ -643,3 +643,139 @@ var Token_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "hsm/plugin/hsmv1/hsm.proto",
 }
+
+const (
+	Sessions_Listen_FullMethodName = "/kmsbroker.hsm.v1.Sessions/Listen"
+)
+
+// SessionsClient is the client API for Sessions service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Sessions offers PKCS#11 sessions of the open token, for the applications to which
+// the daemon is their PKCS#11 library. A plugin without them does not have this
+// service.
+type SessionsClient interface {
+	// Listen has the plugin listen on the Unix socket "sessions.sock" in the directory
+	// PLUGIN_UNIX_SOCKET_DIR, mode 0600. It may be called again, which changes nothing.
+	//
+	// Each connection of the process that started the plugin, and of no other, is a
+	// session, read-write and in the state of the user who is logged in. It speaks
+	// p11-kit's RPC protocol, whose description is in package hsm/cryptoki/rpc, in
+	// version 2 or below. Its first call is C_OpenSession, whose parameters and results do not
+	// matter: its return value says whether the token opened a session. Of all further
+	// calls the plugin puts the slot or the session in the place of the first number.
+	// It answers CKR_FUNCTION_NOT_SUPPORTED to those about the library or the login:
+	// C_Initialize, C_Finalize, C_GetSlotList, C_WaitForSlotEvent, C_InitToken, C_InitPIN,
+	// C_SetPIN, C_OpenSession, C_CloseSession, C_CloseAllSessions, C_Login, C_LoginUser
+	// and C_Logout. The end of the connection closes the session.
+	Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error)
+}
+
+type sessionsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewSessionsClient(cc grpc.ClientConnInterface) SessionsClient {
+	return &sessionsClient{cc}
+}
+
+func (c *sessionsClient) Listen(ctx context.Context, in *ListenRequest, opts ...grpc.CallOption) (*ListenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListenResponse)
+	err := c.cc.Invoke(ctx, Sessions_Listen_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// SessionsServer is the server API for Sessions service.
+// All implementations must embed UnimplementedSessionsServer
+// for forward compatibility.
+//
+// Sessions offers PKCS#11 sessions of the open token, for the applications to which
+// the daemon is their PKCS#11 library. A plugin without them does not have this
+// service.
+type SessionsServer interface {
+	// Listen has the plugin listen on the Unix socket "sessions.sock" in the directory
+	// PLUGIN_UNIX_SOCKET_DIR, mode 0600. It may be called again, which changes nothing.
+	//
+	// Each connection of the process that started the plugin, and of no other, is a
+	// session, read-write and in the state of the user who is logged in. It speaks
+	// p11-kit's RPC protocol, whose description is in package hsm/cryptoki/rpc, in
+	// version 2 or below. Its first call is C_OpenSession, whose parameters and results do not
+	// matter: its return value says whether the token opened a session. Of all further
+	// calls the plugin puts the slot or the session in the place of the first number.
+	// It answers CKR_FUNCTION_NOT_SUPPORTED to those about the library or the login:
+	// C_Initialize, C_Finalize, C_GetSlotList, C_WaitForSlotEvent, C_InitToken, C_InitPIN,
+	// C_SetPIN, C_OpenSession, C_CloseSession, C_CloseAllSessions, C_Login, C_LoginUser
+	// and C_Logout. The end of the connection closes the session.
+	Listen(context.Context, *ListenRequest) (*ListenResponse, error)
+	mustEmbedUnimplementedSessionsServer()
+}
+
+// UnimplementedSessionsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedSessionsServer struct{}
+
+func (UnimplementedSessionsServer) Listen(context.Context, *ListenRequest) (*ListenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Listen not implemented")
+}
+func (UnimplementedSessionsServer) mustEmbedUnimplementedSessionsServer() {}
+func (UnimplementedSessionsServer) testEmbeddedByValue()                  {}
+
+// UnsafeSessionsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to SessionsServer will
+// result in compilation errors.
+type UnsafeSessionsServer interface {
+	mustEmbedUnimplementedSessionsServer()
+}
+
+func RegisterSessionsServer(s grpc.ServiceRegistrar, srv SessionsServer) {
+	// If the following call panics, it indicates UnimplementedSessionsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Sessions_ServiceDesc, srv)
+}
+
+func _Sessions_Listen_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionsServer).Listen(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Sessions_Listen_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionsServer).Listen(ctx, req.(*ListenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Sessions_ServiceDesc is the grpc.ServiceDesc for Sessions service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Sessions_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "kmsbroker.hsm.v1.Sessions",
+	HandlerType: (*SessionsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Listen",
+			Handler:    _Sessions_Listen_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "hsm/plugin/hsmv1/hsm.proto",
+}

@@ -23,13 +23,14 @@ const mostSessions = 30
 // ReadSettings reads the settings that both plugins have into a configuration.
 func ReadSettings(settings *plugin.Settings, req plugin.OpenRequest) pkcs11.Config {
 	return pkcs11.Config{
-		TokenLabel:  settings.String("token_label"),
-		TokenSerial: settings.String("token_serial"),
-		Role:        hsm.Role(settings.String("role")),
-		MaxSessions: settings.Int("max_sessions", 1, mostSessions),
-		PIN:         req.PIN,
-		Logger:      req.Logger,
-		Vendor:      vendorAttributes(),
+		TokenLabel:    settings.String("token_label"),
+		TokenSerial:   settings.String("token_serial"),
+		Role:          hsm.Role(settings.String("role")),
+		MaxSessions:   settings.Int("max_sessions", 1, mostSessions),
+		ProxySessions: settings.Int("proxy_sessions", 2, mostSessions),
+		PIN:           req.PIN,
+		Logger:        req.Logger,
+		Vendor:        vendorAttributes(),
 	}
 }
 
