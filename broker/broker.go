@@ -21,6 +21,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/broker/proxy"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/kmsapi/reliable"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	UnitsUnknown string
 	// Envelope is how long data keys are kept, and for how much.
 	Envelope datakey.Limits
+	// Proxy is what clients of the PKCS#11 proxy take from each other.
+	Proxy proxy.Limits
 }
 
 // Broker is the core. Its methods may be called concurrently.
@@ -53,12 +56,14 @@ type Broker struct {
 	startedAt time.Time
 	renewals  struct{ done, failed atomic.Uint64 }
 	dataKeys  *datakey.Cache
+	proxy     *proxy.Proxy
 }
 
 // New makes a Broker of its parts, which stay the caller's to close.
 func New(config Config) *Broker {
 	b := &Broker{Config: config, startedAt: config.Now().UTC(), dataKeys: datakey.New(config.Envelope, config.Now, unreachable)}
 	b.policy.Store(config.Policy)
+	b.proxy = b.newProxy()
 	b.importer = importer.New(importer.Config{
 		Keyring:   config.Keyring,
 		Endpoints: config.Regions,

@@ -20,6 +20,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 	"github.com/kmsbroker/kmsbroker/hsm/hsmtest"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 	"github.com/kmsbroker/kmsbroker/kmsapi/emulator"
@@ -142,6 +143,9 @@ func (running) Ping(context.Context) error { return nil }
 func (running) Exited() <-chan struct{}    { return nil }
 func (running) Kill()                      {}
 func (running) Shutdown(context.Context)   {}
+func (running) Sessions(context.Context) (cryptoki.Device, error) {
+	return nil, hsm.Errorf(hsm.NotPermitted, "no sessions")
+}
 
 func (h *house) importKey(t *testing.T, name string, regions ...string) *keyring.Key {
 	t.Helper()

@@ -136,3 +136,19 @@ func (p *Policy) ExplainObject(q ObjectRequest) (Decision, []Consideration) {
 	}
 	return decision, all
 }
+
+// Anywhere is Decide for an object that only its maker will ever see: the operation
+// has to be allowed on some objects of the token, under whatever name.
+func (r *Rights) Anywhere(op ObjectOperation, o Object) Decision {
+	for _, rule := range r.deny {
+		if rule.misses(op, &o) == "" {
+			return Decision{by: &rule.entry}
+		}
+	}
+	for _, rule := range r.allow {
+		if r.open(rule, o.Token) && rule.does(op) && matchAny(rule.Tokens, o.Token) {
+			return Decision{Allowed: true, by: &rule.entry}
+		}
+	}
+	return Decision{}
+}

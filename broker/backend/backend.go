@@ -13,6 +13,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
 // State is how a backend is.
@@ -39,6 +40,9 @@ func States() []State {
 // hsm/plugin, so that tests can supervise something cheaper.
 type Process interface {
 	Token() hsm.Token
+	// Sessions gives the token for PKCS#11 calls; NotPermitted when the plugin
+	// does not offer it. It may be called again.
+	Sessions(ctx context.Context) (cryptoki.Device, error)
 	PID() int
 	// Ping proves that the process itself answers, whatever its library and the
 	// device are doing.
@@ -104,16 +108,17 @@ type Status struct {
 // Backend is one supervised HSM token.
 type Backend struct {
 	config  Config
-	suspect chan chan struct{} // a call met TokenGone: check now, close when healthy
+	suspect chan chan struct{} // a call met TokenGone: check now, close when healthy, unless nil
 	retry   chan struct{}      // an administrator allows another login
 	calls   sync.WaitGroup     // on the device, also those whose callers have left
 
 	checking chan struct{} // full while Check or MakeToken is at it
 
-	mu     sync.Mutex
-	status Status
-	token  hsm.Token // nil unless Ready
-	kill   func()    // ends the process of token
+	mu      sync.Mutex
+	status  Status
+	token   hsm.Token // nil unless Ready
+	process Process   // of token, or the last that was
+	device  *Device   // of process, nil until somebody asked for it
 	// down is set while the last attempt to start failed: callers are told so
 	// at once instead of waiting for the next one.
 	down bool
@@ -251,7 +256,7 @@ func (b *Backend) serve(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	b.status.PID = process.PID()
-	b.kill = process.Kill
+	b.process, b.device = process, nil
 	b.mu.Unlock()
 	select {
 	case <-b.retry: // not needed any more

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/hsm"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 	"github.com/kmsbroker/kmsbroker/hsm/hsmtest"
 )
 
@@ -17,10 +18,11 @@ const callTimeout = 30 * time.Second
 
 // process is a plugin process without a process.
 type process struct {
-	token   *hsmtest.Token
-	stopped bool // as by SIGSTOP
-	exited  chan struct{}
-	once    sync.Once
+	token     *hsmtest.Token
+	stopped   bool // as by SIGSTOP
+	unwilling bool // to give sessions
+	exited    chan struct{}
+	once      sync.Once
 }
 
 func newProcess(token *hsmtest.Token) *process {
@@ -38,6 +40,23 @@ func (p *process) Ping(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Sessions implements Process.
+func (p *process) Sessions(context.Context) (cryptoki.Device, error) {
+	if p.unwilling {
+		return nil, hsm.Errorf(hsm.NotPermitted, "no sessions")
+	}
+	return &sessions{p}, nil
+}
+
+// sessions tell which process they are of.
+type sessions struct{ of *process }
+
+func (*sessions) MaxSessions() int { return 2 }
+func (*sessions) OpenSession(context.Context) (cryptoki.Session, error) {
+	return nil, cryptoki.CKR_SESSION_COUNT
+}
+
 func (p *process) Shutdown(context.Context) { p.token.Close(context.Background()); p.Kill() }
 
 // launcher hands out processes in turn and remembers them.

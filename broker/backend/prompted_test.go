@@ -41,9 +41,9 @@ func TestEnteredPIN(t *testing.T) {
 	}
 	refusedAs(t, b.Login(t.Context(), typed), "PIN_KNOWN", "")
 	b.mu.Lock()
-	kill := b.kill
+	process := b.process
 	b.mu.Unlock()
-	kill()
+	process.Kill()
 	b.await(Restarting)
 	b.await(Ready)
 	if attempts() != 2 {

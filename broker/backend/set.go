@@ -51,3 +51,6 @@ func (s *Set) Status() []Status {
 	}
 	return all
 }
+
+// All returns the backends.
+func (s *Set) All() []*Backend { return s.backends }

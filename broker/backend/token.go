@@ -120,12 +120,11 @@ func device[T any](ctx context.Context, b *Backend, token hsm.Token, limit time.
 // health check may pass all the same: one stuck call leaves the others alive.
 func (b *Backend) hung(token hsm.Token, limit time.Duration) {
 	b.mu.Lock()
-	kill := b.kill
-	same := b.token == token
+	process, same := b.process, b.token == token
 	b.mu.Unlock()
 	if same {
 		b.config.Log.Warn("a call did not end in time, killing the plugin", "backend", b.config.Name, "timeout", limit)
-		kill()
+		process.Kill()
 	}
 }
 

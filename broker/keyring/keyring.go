@@ -24,6 +24,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/internal/boltfile"
 )
 
@@ -64,6 +65,8 @@ type snapshot struct {
 	byCMK   map[string]*Key
 	imports map[string]*Import
 	apps    map[string]*appSecret
+	// materials are collected when they are asked for.
+	materials func() map[hsm.KeyID]struct{}
 }
 
 // Open opens or creates the registry in dir, which must exist.
@@ -121,7 +124,7 @@ func (k *Keyring) load() error {
 		if err != nil {
 			return err
 		}
-		k.snapshot.Store(s)
+		k.publish(s)
 		return nil
 	})
 }
@@ -299,8 +302,13 @@ func (k *Keyring) write(fn func(*bbolt.Tx, *snapshot) error) error {
 	if err := k.db.Update(func(tx *bbolt.Tx) error { return fn(tx, next) }); err != nil {
 		return err
 	}
-	k.snapshot.Store(next)
+	k.publish(next)
 	return nil
+}
+
+func (k *Keyring) publish(s *snapshot) {
+	s.materials = sync.OnceValue(s.findMaterials)
+	k.snapshot.Store(s)
 }
 
 func (s *snapshot) setKey(key *Key) {

@@ -277,3 +277,14 @@ func (c *ownedConn) Close() error {
 	c.release()
 	return c.Conn.Close()
 }
+
+// Admit asks the kernel who has connected, for a door that speaks neither gRPC nor
+// HTTP, and gives the connection its share.
+func (s *Shares) Admit(conn net.Conn, units Units) (net.Conn, authz.Caller, error) {
+	caller, err := PeerOf(conn, units)
+	if err != nil {
+		return nil, caller, err
+	}
+	owned, err := s.connect(conn, caller)
+	return owned, caller, err
+}

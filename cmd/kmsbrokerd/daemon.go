@@ -17,6 +17,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/importer"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
 	"github.com/kmsbroker/kmsbroker/broker/metrics"
+	"github.com/kmsbroker/kmsbroker/broker/proxy"
 	doors "github.com/kmsbroker/kmsbroker/broker/serve"
 	"github.com/kmsbroker/kmsbroker/internal/build"
 )
@@ -61,7 +62,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	core := broker.New(broker.Config{
 		Version: build.Version(), Keyring: keys, Audit: trail, Backends: backends,
 		Regions: regions, Policy: authz.NewPolicy(cfg.Grants, cfg.Objects...), Now: time.Now, Log: log, Evidence: signer,
-		Reload: reload.read, UnitsUnknown: units.Unknown(), Envelope: datakey.Limits(cfg.Envelope),
+		Reload: reload.read, UnitsUnknown: units.Unknown(), Envelope: datakey.Limits(cfg.Envelope), Proxy: proxy.Limits(cfg.Proxy),
 	})
 	measured.Watch(core.Status)
 	if err := recordStart(ctx, trail, regions); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/serve/app"
 	"github.com/kmsbroker/kmsbroker/broker/serve/control"
 	"github.com/kmsbroker/kmsbroker/broker/serve/kmsv2"
+	"github.com/kmsbroker/kmsbroker/broker/serve/p11kit"
 )
 
 // drainTimeout is how long calls in flight may take when the daemon stops.
@@ -74,6 +75,9 @@ func (h *house) doors(ctx context.Context) ([]door, error) {
 	if sockets.Alibaba != "" {
 		all = append(all, h.alibabaSocket(ctx))
 	}
+	if sockets.PKCS11 != "" {
+		all = append(all, h.pkcs11Socket(ctx))
+	}
 	for _, provider := range h.cfg.Kubernetes {
 		all = append(all, h.kubernetesSocket(ctx, provider))
 	}
@@ -97,6 +101,18 @@ func (h *house) kubernetesSocket(ctx context.Context, provider config.Kubernetes
 	v2.RegisterKeyManagementServiceServer(server, kmsv2.New(seeds))
 	socket := doors.SocketConfig{Path: provider.Socket, Mode: 0o666, GID: -1}
 	return grpcDoor(h.socketDoor(kmsv2.Door, kmsv2.Door+"-"+provider.Name, socket), server)
+}
+
+// pkcs11Socket answers p11-kit-client.so.
+func (h *house) pkcs11Socket(ctx context.Context) door {
+	server := p11kit.New(ctx, p11kit.Config{
+		Core: h.core, Units: h.units, Log: h.log, Observe: h.measured.Door(p11kit.Door),
+		Shares: doors.NewShares(ctx, h.room, h.core.Names, p11kit.Door, h.measured.Refused(p11kit.Door)),
+	})
+	d := h.socketDoor(p11kit.Door, p11kit.Door, doors.SocketConfig{Path: h.cfg.Sockets.PKCS11, Mode: 0o666, GID: -1})
+	d.serve = server.Serve
+	d.stop = func() { server.Stop(drainTimeout) }
+	return d
 }
 
 // metricsName names the door of which nothing is audited.

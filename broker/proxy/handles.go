@@ -1,0 +1,153 @@
+package proxy
+
+import (
+	"context"
+
+	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
+)
+
+// entry is an object that a client has a handle of.
+type entry struct {
+	token  *token
+	object *object  // as it was last met
+	owner  *session // of a session object, which ends with it; nil for others
+}
+
+// noHandle is CK_INVALID_HANDLE, which stands for every handle that a client does not
+// have: the device answers as it does to any that it does not know.
+const noHandle = 0
+
+// enter gives the client a handle for an object, the same as before if it has one.
+func (a *Application) enter(t *token, o *object, owner *session) uint64 {
+	at := place{t, o.handle}
+	if handle, ok := a.names[at]; ok {
+		if e := a.entries[handle]; e.object.device == o.device {
+			e.object = o
+			return handle
+		}
+		// Of a process that is no more.
+		delete(a.names, at)
+	}
+	handle := a.handle()
+	a.names[at] = handle
+	a.entries[handle] = &entry{token: t, object: o, owner: owner}
+	return handle
+}
+
+// remove takes a handle away.
+func (a *Application) remove(handle uint64, e *entry) {
+	delete(a.entries, handle)
+	if at := (place{e.token, e.object.handle}); a.names[at] == handle {
+		delete(a.names, at)
+	}
+}
+
+// discard takes a handle away, and destroys the object if it was the session's own.
+func (a *Application) discard(ctx context.Context, handle uint64, e *entry) {
+	a.remove(handle, e)
+	if e.owner == nil || isClosed(e.object.device.Gone) {
+		return
+	}
+	e.token.forget(e.object.handle)
+	// Of what it answers nobody is left to hear.
+	e.token.keep(ctx, &cryptoki.Call{Function: cryptoki.DestroyObject, Numbers: [4]uint64{0, e.object.handle}})
+}
+
+// resolve finds the object behind a client's handle, as the device knows it now. It is
+// nil when the client has none of that handle or must not see it any more.
+func (a *Application) resolve(ctx context.Context, s *session, handle uint64) (*entry, cryptoki.RV) {
+	e := a.entries[handle]
+	if e == nil || e.token != s.token {
+		return nil, cryptoki.CKR_OK
+	}
+	device, err := s.token.pool.backend.Device(ctx)
+	if err != nil {
+		return nil, away(err)
+	}
+	if e.object.device != device {
+		return a.again(ctx, device, handle, e)
+	}
+	if e.owner != nil {
+		return a.seen(e), cryptoki.CKR_OK // nobody else could have changed it
+	}
+	o, rv := s.token.describe(ctx, a.who, device, e.object.handle)
+	switch {
+	case rv != cryptoki.CKR_OK:
+		return nil, rv
+	case o == nil:
+		a.remove(handle, e)
+		return nil, cryptoki.CKR_OK
+	}
+	e.object = o
+	return a.seen(e), cryptoki.CKR_OK
+}
+
+// seen is the entry if the client may see its object.
+func (a *Application) seen(e *entry) *entry {
+	if !a.visible(e.token, e.object, e.owner != nil) {
+		return nil
+	}
+	return e
+}
+
+// visible reports whether the client may see an object, own session objects included.
+func (a *Application) visible(t *token, o *object, own bool) bool {
+	switch {
+	case o.private && !a.loggedIn[t], o.asksAlways, a.reserved(o.label, o.id):
+		return false
+	case !o.onToken:
+		return own
+	default:
+		return a.rights().Visible(o.authz(t))
+	}
+}
+
+func (a *Application) reserved(label string, id []byte) bool {
+	return a.proxy.config.Reserved(label, id)
+}
+
+// again finds a token object in another process of the plugin, by everything that it
+// was known by. Session objects are gone with the process. When there are several it
+// would be a guess, and the client has to search for itself.
+func (a *Application) again(ctx context.Context, device *backend.Device, handle uint64, e *entry) (*entry, cryptoki.RV) {
+	if !e.object.onToken {
+		a.remove(handle, e)
+		return nil, cryptoki.CKR_OK
+	}
+	template := []cryptoki.Attribute{
+		cryptoki.BoolAttribute(cryptoki.CKA_TOKEN, true),
+		cryptoki.UlongAttribute(cryptoki.CKA_CLASS, e.object.class),
+		cryptoki.BytesAttribute(cryptoki.CKA_LABEL, []byte(e.object.label)),
+	}
+	handles, from, rv := a.search(ctx, e.token, template)
+	if rv != cryptoki.CKR_OK {
+		return nil, rv
+	}
+	var found *object
+	for _, h := range handles {
+		o, rv := e.token.describe(ctx, a.who, device, h)
+		if rv != cryptoki.CKR_OK {
+			return nil, rv
+		}
+		if o == nil || !o.same(e.object) {
+			continue
+		}
+		if found != nil {
+			found = nil
+			break
+		}
+		found = o
+	}
+	a.remove(handle, e)
+	if found == nil || from != device {
+		return nil, cryptoki.CKR_OK
+	}
+	// Another handle may have been given out for it meanwhile; both are good.
+	e.object = found
+	a.entries[handle] = e
+	if _, taken := a.names[place{e.token, found.handle}]; !taken {
+		a.names[place{e.token, found.handle}] = handle
+	}
+	return a.seen(e), cryptoki.CKR_OK
+}

@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"context"
+
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
+)
+
+// hold makes sure that a client's session has one of the device.
+func (a *Application) hold(ctx context.Context, s *session) cryptoki.RV {
+	if len(s.operations) > 0 {
+		return a.resume(ctx, s)
+	}
+	l, err := s.token.pool.acquire(ctx, a.who)
+	if err != nil {
+		return away(err)
+	}
+	s.lease = l
+	return cryptoki.CKR_OK
+}
+
+// resume takes back the device's session that has the operations of a client's session.
+// If it was taken away or went with the plugin, operations that only were initialised
+// begin again on another, and nobody is the wiser. One that was fed data is lost.
+func (a *Application) resume(ctx context.Context, s *session) cryptoki.RV {
+	if s.lease.claim() && !isClosed(s.lease.device.Gone) {
+		return cryptoki.CKR_OK
+	}
+	for _, op := range s.operations {
+		if op.fed {
+			s.lose()
+			return cryptoki.CKR_DEVICE_ERROR
+		}
+	}
+	s.lease.release(false)
+	l, err := s.token.pool.acquire(ctx, a.who)
+	if err != nil {
+		s.operations, s.lease = nil, nil
+		return away(err)
+	}
+	s.lease = l
+	for k, op := range s.operations {
+		call := op.init
+		if k != digesting {
+			e, rv := a.resolve(ctx, s, call.Numbers[1])
+			if rv != cryptoki.CKR_OK || e == nil {
+				s.lose()
+				return cryptoki.CKR_DEVICE_ERROR
+			}
+			call.Numbers[1] = e.object.handle
+		}
+		answer, err := l.do(ctx, &call)
+		if err != nil || answer.RV != cryptoki.CKR_OK {
+			s.lose()
+			return cryptoki.CKR_DEVICE_ERROR
+		}
+	}
+	return cryptoki.CKR_OK
+}
+
+// rest lends the device's session to others until the next call, or gives it back when
+// no operation is left.
+func (s *session) rest() {
+	if len(s.operations) == 0 {
+		s.drop(true)
+		return
+	}
+	fed := false
+	for _, op := range s.operations {
+		fed = fed || op.fed
+	}
+	s.lease.park(fed)
+}
+
+// drop gives the device's session back.
+func (s *session) drop(clean bool) {
+	if s.lease != nil {
+		s.lease.release(clean)
+		s.lease = nil
+	}
+}
+
+// lose ends all operations with the device's session that they were on.
+func (s *session) lose() {
+	s.operations = nil
+	s.drop(false)
+}
+
+// end is what becomes of a session that ends.
+func (s *session) end() {
+	s.lose()
+	s.found, s.search = nil, false
+}
+
+// cancel ends an operation for which the client gave no mechanism, as PKCS#11 3.0 has
+// it. In 2.40 there is no such thing.
+func (s *session) cancel(k kind) *cryptoki.Answer {
+	if s.operations[k] == nil {
+		return cryptoki.Refuse(cryptoki.CKR_ARGUMENTS_BAD)
+	}
+	s.lose()
+	return cryptoki.Refuse(cryptoki.CKR_OK)
+}

@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"context"
+
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
+)
+
+// manageKey answers calls that make keys, or let them out.
+func (a *Application) manageKey(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
+	switch call.Function {
+	case cryptoki.GenerateKey:
+		return a.generate(ctx, s, call)
+	case cryptoki.GenerateKeyPair:
+		return a.generatePair(ctx, s, call)
+	case cryptoki.WrapKey:
+		return a.wrap(ctx, s, call)
+	case cryptoki.UnwrapKey:
+		return a.derive(ctx, s, authz.ObjectUnwrap, authz.ObjectCreate, call)
+	default:
+		return a.derive(ctx, s, authz.ObjectDerive, authz.ObjectGenerate, call)
+	}
+}
+
+func (a *Application) generate(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
+	o := named(s.token, call.Templates[0], target{private: true})
+	if rv := a.mayMake(s, authz.ObjectGenerate, o, call.Mechanism); rv != cryptoki.CKR_OK {
+		return cryptoki.Refuse(rv)
+	}
+	answer, device := s.made(ctx, a, o.onToken, call)
+	return a.finish(ctx, s, authz.ObjectGenerate, o.Object, call.Mechanism, answer, device, 1)
+}
+
+// generatePair makes both keys in the same place: one of a pair that lasts, and one
+// that does not, come from a session of the device that ends.
+func (a *Application) generatePair(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
+	public := named(s.token, call.Templates[0], target{})
+	private := named(s.token, call.Templates[1], target{private: true})
+	for _, o := range []target{private, public} {
+		if rv := a.mayMake(s, authz.ObjectGenerate, o, call.Mechanism); rv != cryptoki.CKR_OK {
+			return cryptoki.Refuse(rv)
+		}
+	}
+	answer, device := s.made(ctx, a, public.onToken && private.onToken, call)
+	return a.finish(ctx, s, authz.ObjectGenerate, private.Object, call.Mechanism, answer, device, 2)
+}
+
+// key resolves a handle for a use of the key, which is nobody's business for session
+// objects of the client's own. An invisible key has the handle 0 to the device.
+func (a *Application) key(ctx context.Context, s *session, op authz.ObjectOperation, m *cryptoki.Mechanism, handle *uint64) (*entry, cryptoki.RV) {
+	e, rv := a.resolve(ctx, s, *handle)
+	if rv != cryptoki.CKR_OK {
+		return nil, rv
+	}
+	*handle = noHandle
+	if e == nil {
+		return nil, cryptoki.CKR_OK
+	}
+	if e.owner == nil {
+		if rv := a.permit(s.token, op, e.object.authz(s.token), m); rv != cryptoki.CKR_OK {
+			return nil, rv
+		}
+	}
+	*handle = e.object.handle
+	return e, cryptoki.CKR_OK
+}
+
+// wrap lets a key out under another: the one has to be allowed to wrap, the other to be
+// let out.
+func (a *Application) wrap(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
+	if _, rv := a.key(ctx, s, authz.ObjectWrap, call.Mechanism, &call.Numbers[1]); rv != cryptoki.CKR_OK {
+		return cryptoki.Refuse(rv)
+	}
+	e, rv := a.key(ctx, s, authz.ObjectExport, call.Mechanism, &call.Numbers[2])
+	if rv != cryptoki.CKR_OK {
+		return cryptoki.Refuse(rv)
+	}
+	answer, _ := s.token.once(ctx, a.who, call)
+	if e == nil || call.Room.Null {
+		return answer
+	}
+	return a.done(s.token, authz.ObjectExport, e.object.authz(s.token), call.Mechanism, answer)
+}
+
+// derive makes a key out of another, also out of one that comes wrapped.
+func (a *Application) derive(ctx context.Context, s *session, use, makes authz.ObjectOperation, call *cryptoki.Call) *cryptoki.Answer {
+	base, rv := a.key(ctx, s, use, call.Mechanism, &call.Numbers[1])
+	if rv != cryptoki.CKR_OK {
+		return cryptoki.Refuse(rv)
+	}
+	class, known := ulong(call.Templates[0], cryptoki.CKA_CLASS)
+	o := named(s.token, call.Templates[0], target{private: !known || class != cryptoki.CKO_PUBLIC_KEY})
+	switch {
+	case o.private && !a.loggedIn[s.token]:
+		return cryptoki.Refuse(cryptoki.CKR_USER_NOT_LOGGED_IN)
+	case o.onToken:
+		if rv := a.mayMake(s, makes, o, call.Mechanism); rv != cryptoki.CKR_OK {
+			return cryptoki.Refuse(rv)
+		}
+	}
+	answer, device := s.made(ctx, a, o.onToken, call)
+	if base == nil {
+		if answer.RV == cryptoki.CKR_OK { // out of no key
+			return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
+		}
+		return answer
+	}
+	return a.finish(ctx, s, use, base.object.authz(s.token), call.Mechanism, answer, device, 1)
+}
+
+// random asks the device, each time.
+func (a *Application) random(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
+	if rv := a.permit(s.token, authz.TokenRandom, authz.Object{Token: s.token.name}, nil); rv != cryptoki.CKR_OK {
+		return cryptoki.Refuse(rv)
+	}
+	answer, _ := s.token.once(ctx, a.who, call)
+	return a.done(s.token, authz.TokenRandom, authz.Object{}, nil, answer)
+}

@@ -1,0 +1,366 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/backend"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
+)
+
+// pool lends the sessions of a device. Who finds none waits; a session that comes back
+// goes to the user who has the fewest, and to the one who waits longest among these.
+//
+// Between two calls of one operation a lease is parked. It is taken away when others
+// wait: at once from an operation that only was initialised, which is done again later,
+// and after a time from one that was fed data, which is lost.
+type pool struct {
+	backend Backend
+	limits  Limits
+
+	mu      sync.Mutex
+	device  *backend.Device // whose sessions these are, nil at first
+	idle    []cryptoki.Session
+	open    int // sessions there are, lent or idle or being opened
+	most    int // that there may be
+	waiting []*waiter
+	parked  []*lease // the oldest first
+	lent    map[authz.Identity]int
+}
+
+// waiter waits for a session, or for the right to open one.
+type waiter struct {
+	who   authz.Identity
+	ready chan right // of one
+}
+
+// right is a session of a device, or the right to open one.
+type right struct {
+	device  *backend.Device
+	session cryptoki.Session // nil: to be opened
+}
+
+// lease is a session of the device in the hands of one client.
+type lease struct {
+	pool    *pool
+	device  *backend.Device
+	session cryptoki.Session
+	who     authz.Identity
+
+	// Under pool.mu, while parked:
+	parked bool
+	fed    bool      // with data, so the operation cannot be begun again
+	since  time.Time // when it was parked
+	taken  bool      // from its operation
+}
+
+// soon is how long an operation that only was initialised keeps its session while
+// others wait. The call that uses it follows within microseconds, and to open a session
+// and begin again costs the device more than to wait for it.
+const soon = 20 * time.Millisecond
+
+var (
+	errQueue = errors.New("no session of the token became free in time")
+	errGone  = errors.New("the device went away while a session was waited for")
+)
+
+func isClosed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+func newPool(b Backend, limits Limits) *pool {
+	return &pool{backend: b, limits: limits, lent: map[authz.Identity]int{}}
+}
+
+// acquire lends a session. It fails with errQueue, with the return value of the device
+// that opens none, or with the error of a backend that is away.
+func (p *pool) acquire(ctx context.Context, who authz.Identity) (*lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.limits.SessionWait)
+	defer cancel()
+	got, err := p.take(ctx, who)
+	for errors.Is(err, errGone) {
+		got, err = p.take(ctx, who)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if got.session == nil {
+		if got.session, err = got.device.OpenSession(ctx); err != nil {
+			p.refused(got.device, who, err)
+			return nil, err
+		}
+	}
+	return &lease{pool: p, device: got.device, session: got.session, who: who}, nil
+}
+
+// take gets a session or the right to open one, and waits for it if need be.
+func (p *pool) take(ctx context.Context, who authz.Identity) (right, error) {
+	if err := p.meetCurrent(ctx); err != nil {
+		return right{}, err // locked no more
+	}
+	defer p.mu.Unlock()
+	p.lent[who]++
+	if n := len(p.idle); n > 0 {
+		session := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		return right{p.device, session}, nil
+	}
+	if p.open < p.most {
+		p.open++
+		return right{p.device, nil}, nil
+	}
+	w := &waiter{who: who, ready: make(chan right, 1)}
+	p.waiting = append(p.waiting, w)
+	for {
+		patience := p.stealable()
+		if patience <= 0 {
+			p.drop(w)
+			shut(p.steal().session)
+			return right{p.device, nil}, nil
+		}
+		if got, ok := p.await(ctx, w, patience); ok {
+			return got, nil
+		}
+		switch {
+		case ctx.Err() != nil:
+			p.drop(w)
+			p.unlend(who)
+			return right{}, errQueue
+		case isClosed(p.device.Gone):
+			p.drop(w)
+			p.unlend(who)
+			return right{}, errGone
+		}
+	}
+}
+
+// await waits without the lock, until something comes, the device is gone or patience
+// ends.
+func (p *pool) await(ctx context.Context, w *waiter, patience time.Duration) (got right, ok bool) {
+	gone := p.device.Gone
+	p.mu.Unlock()
+	timer := time.NewTimer(patience)
+	select {
+	case got = <-w.ready:
+		ok = true
+	case <-timer.C:
+	case <-gone:
+	case <-ctx.Done():
+	}
+	timer.Stop()
+	p.mu.Lock()
+	if ok {
+		return got, true
+	}
+	select {
+	case got = <-w.ready: // at the last moment
+		return got, true
+	default:
+		return right{}, false
+	}
+}
+
+// meetCurrent locks the pool when it is about the current device.
+func (p *pool) meetCurrent(ctx context.Context) error {
+	for {
+		device, err := p.backend.Device(ctx)
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		if !isClosed(device.Gone) {
+			p.meet(device)
+			return nil
+		}
+		// Replaced in between, perhaps by one that is known here already.
+		p.mu.Unlock()
+	}
+}
+
+// meet forgets the sessions of a device that is no more.
+func (p *pool) meet(device *backend.Device) {
+	if p.device == device {
+		return
+	}
+	for _, session := range p.idle {
+		shut(session)
+	}
+	p.device, p.idle, p.open, p.most = device, nil, 0, device.MaxSessions()
+	for _, l := range p.parked {
+		l.parked, l.taken = false, true
+		shut(l.session)
+		p.unlend(l.who)
+	}
+	p.parked = nil
+	// Whoever waits opens a session of the new one.
+	for len(p.waiting) > 0 && p.open < p.most {
+		p.open++
+		p.hand(nil)
+	}
+}
+
+// stealable is how long it takes until a parked lease may be taken away.
+func (p *pool) stealable() time.Duration {
+	const never = time.Hour
+	least := never
+	for _, l := range p.parked {
+		patience := soon
+		if l.fed {
+			patience = p.limits.OperationIdle
+		}
+		least = min(least, patience-time.Since(l.since))
+	}
+	return least
+}
+
+// steal takes away the parked lease that may be taken away first. Its right to be open
+// goes over.
+func (p *pool) steal() *lease {
+	best := max(0, slices.IndexFunc(p.parked, func(l *lease) bool { return !l.fed }))
+	victim := p.parked[best]
+	p.parked = slices.Delete(p.parked, best, best+1)
+	victim.parked, victim.taken = false, true
+	p.unlend(victim.who)
+	return victim
+}
+
+func (p *pool) drop(w *waiter) {
+	p.waiting = slices.DeleteFunc(p.waiting, func(other *waiter) bool { return other == w })
+}
+
+func (p *pool) unlend(who authz.Identity) {
+	if p.lent[who]--; p.lent[who] <= 0 {
+		delete(p.lent, who)
+	}
+}
+
+// hand gives a session, or the right to open one, to the waiter whose turn it is. It
+// reports whether somebody waited.
+func (p *pool) hand(session cryptoki.Session) bool {
+	if len(p.waiting) == 0 {
+		return false
+	}
+	next := 0
+	for i, w := range p.waiting {
+		// A waiter counts among those who have one already.
+		if p.lent[w.who] < p.lent[p.waiting[next].who] {
+			next = i
+		}
+	}
+	p.waiting[next].ready <- right{p.device, session}
+	p.waiting = slices.Delete(p.waiting, next, next+1)
+	return true
+}
+
+// refused gives back the right to open a session that the device would not open. When
+// it has too few, there are fewer from now on.
+func (p *pool) refused(device *backend.Device, who authz.Identity, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unlend(who)
+	if p.device != device {
+		return
+	}
+	p.open--
+	if errors.Is(err, cryptoki.CKR_SESSION_COUNT) {
+		p.most = max(1, p.open)
+		return
+	}
+	if p.open < p.most && p.hand(nil) {
+		p.open++
+	}
+}
+
+// release brings a session back. One that has an operation on it, or died, is closed.
+func (l *lease) release(clean bool) {
+	p := l.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.parked {
+		p.unpark(l)
+	}
+	if l.taken {
+		return
+	}
+	l.taken = true
+	p.unlend(l.who)
+	if !clean || p.device != l.device {
+		shut(l.session)
+		if p.device == l.device && !p.hand(nil) {
+			p.open--
+		}
+		return
+	}
+	if !p.hand(l.session) {
+		p.idle = append(p.idle, l.session)
+	}
+}
+
+// park lets others have the session if they need it more.
+func (l *lease) park(fed bool) {
+	p := l.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.taken {
+		return
+	}
+	l.parked, l.fed, l.since = true, fed, time.Now()
+	p.parked = append(p.parked, l)
+}
+
+// claim takes the session back for a call. It reports whether it was still there.
+func (l *lease) claim() bool {
+	p := l.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.taken {
+		return false
+	}
+	if l.parked {
+		p.unpark(l)
+	}
+	return true
+}
+
+func (p *pool) unpark(l *lease) {
+	l.parked = false
+	p.parked = slices.DeleteFunc(p.parked, func(other *lease) bool { return other == l })
+}
+
+// shut closes a session of which nobody hears any more.
+func shut(session cryptoki.Session) { _ = session.Close() }
+
+// do makes a call on the session. An error means that the session is lost.
+func (l *lease) do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
+	defer cancel()
+	answer, err := l.session.Do(ctx, call)
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		l.device.Hung()
+	}
+	if err == nil && seemsLost(answer.RV) {
+		l.device.Suspect()
+	}
+	return answer, err
+}
+
+// seemsLost reports a return value that calls for a look at the device.
+func seemsLost(rv cryptoki.RV) bool {
+	switch rv {
+	case cryptoki.CKR_DEVICE_REMOVED, cryptoki.CKR_DEVICE_ERROR, cryptoki.CKR_TOKEN_NOT_PRESENT,
+		cryptoki.CKR_USER_NOT_LOGGED_IN, cryptoki.CKR_CRYPTOKI_NOT_INITIALIZED:
+		return true
+	default:
+		return false
+	}
+}

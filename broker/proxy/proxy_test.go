@@ -1,0 +1,590 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kmsbroker/kmsbroker/broker/audit"
+	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
+)
+
+// house is a proxy with one token.
+type house struct {
+	*Proxy
+	t      *testing.T
+	device *device
+
+	mu         sync.Mutex
+	policy     *authz.Policy
+	records    []audit.Event
+	unrecorded error
+}
+
+const token1 = "luna"
+
+func newHouse(t *testing.T, grants ...authz.ObjectGrant) *house {
+	h := &house{t: t, device: newDevice(t)}
+	h.allow(grants...)
+	h.Proxy = New(Config{
+		Tokens: []Token{{token1, h.device}},
+		Reserved: func(label string, id []byte) bool {
+			return strings.HasPrefix(label, "kmsbroker/") || string(id) == "material"
+		},
+		Limits: Limits{SessionWait: 5 * time.Second, OperationIdle: time.Minute, MaxSessions: 100},
+		Now:    time.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	return h
+}
+
+// grant lets a user do everything with objects of these labels.
+func grant(uid uint32, labels ...string) authz.ObjectGrant {
+	return authz.ObjectGrant{Tokens: []string{"*"}, Labels: labels, Operations: authz.ObjectOperations(), UIDs: []uint32{uid}}
+}
+
+func (h *house) allow(grants ...authz.ObjectGrant) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.policy = authz.NewPolicy(nil, grants...)
+}
+
+func (h *house) record(e audit.Event) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.unrecorded == nil {
+		h.records = append(h.records, e)
+	}
+	return h.unrecorded
+}
+
+// trail is what was recorded, in words.
+func (h *house) trail() (all []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range h.records {
+		all = append(all, strings.TrimSpace(e.Action+" "+string(e.Outcome)+" "+e.Details[audit.DetailLabel]))
+	}
+	return all
+}
+
+// user is a client of the proxy.
+type user struct {
+	*Application
+	t *testing.T
+	h *house
+}
+
+func (h *house) user(uid uint32) *user {
+	u := &user{t: h.t, h: h, Application: h.Open(Client{
+		Caller: authz.Caller{UID: uid},
+		Policy: func() *authz.Policy { h.mu.Lock(); defer h.mu.Unlock(); return h.policy },
+		Ready:  func() error { h.mu.Lock(); defer h.mu.Unlock(); return h.unrecorded },
+		Record: h.record,
+	})}
+	u.must(cryptoki.Initialize)
+	return u
+}
+
+func (u *user) call(f cryptoki.Function, numbers ...uint64) *cryptoki.Answer {
+	c := &cryptoki.Call{Function: f, Room: cryptoki.Room{Size: 64}}
+	copy(c.Numbers[:], numbers)
+	return u.Do(u.t.Context(), c)
+}
+
+func (u *user) must(f cryptoki.Function, numbers ...uint64) *cryptoki.Answer {
+	u.t.Helper()
+	a := u.call(f, numbers...)
+	if a.RV != cryptoki.CKR_OK {
+		u.t.Fatalf("%v: %v", f, a.RV)
+	}
+	return a
+}
+
+// want makes a call that has to be answered so.
+func (u *user) want(rv cryptoki.RV, call *cryptoki.Call) *cryptoki.Answer {
+	u.t.Helper()
+	a := u.Do(u.t.Context(), call)
+	if a.RV != rv {
+		u.t.Errorf("%v: %v, want %v", call.Function, a.RV, rv)
+	}
+	return a
+}
+
+// session opens one, logged in.
+func (u *user) session() uint64 {
+	u.t.Helper()
+	s := u.must(cryptoki.OpenSession, 1, cryptoki.CKF_SERIAL_SESSION|cryptoki.CKF_RW_SESSION).Numbers[0]
+	if rv := u.call(cryptoki.Login, s, cryptoki.CKU_USER).RV; rv != cryptoki.CKR_OK && rv != cryptoki.CKR_USER_ALREADY_LOGGED_IN {
+		u.t.Fatal(rv)
+	}
+	return s
+}
+
+func (u *user) find(s uint64, template ...cryptoki.Attribute) []uint64 {
+	u.t.Helper()
+	u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.FindObjectsInit, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{template}})
+	found := u.must(cryptoki.FindObjects, s).List
+	u.must(cryptoki.FindObjectsFinal, s)
+	return found
+}
+
+func label(text string) cryptoki.Attribute {
+	return cryptoki.BytesAttribute(cryptoki.CKA_LABEL, []byte(text))
+}
+
+func (u *user) one(s uint64, name string) uint64 {
+	u.t.Helper()
+	found := u.find(s, label(name))
+	if len(found) != 1 {
+		u.t.Fatalf("%d objects are called %q", len(found), name)
+	}
+	return found[0]
+}
+
+func signInit(s, key uint64) *cryptoki.Call {
+	return &cryptoki.Call{Function: cryptoki.SignInit, Numbers: [4]uint64{s, key}, Mechanism: &cryptoki.Mechanism{Type: cryptoki.CKM_SHA256_HMAC}}
+}
+
+func sign(s uint64, data string) *cryptoki.Call {
+	return &cryptoki.Call{Function: cryptoki.Sign, Numbers: [4]uint64{s}, Data: [2][]byte{[]byte(data)}, Room: cryptoki.Room{Size: 64}}
+}
+
+// signs signs with a key and looks at the signature.
+func (u *user) signs(s, key uint64, name, data string) {
+	u.t.Helper()
+	u.want(cryptoki.CKR_OK, signInit(s, key))
+	u.signed(s, name, data)
+}
+
+func (u *user) signed(s uint64, name, data string) {
+	u.t.Helper()
+	if a := u.want(cryptoki.CKR_OK, sign(s, data)); !bytes.Equal(a.Data, signature(name, data)) {
+		u.t.Errorf("the signature is not that of %s over %s", name, data)
+	}
+}
+
+func label1(u *user, s, object uint64) (string, cryptoki.RV) {
+	a := u.Do(u.t.Context(), &cryptoki.Call{Function: cryptoki.GetAttributeValue, Numbers: [4]uint64{s, object},
+		Templates: [2][]cryptoki.Attribute{{{Type: cryptoki.CKA_LABEL, Length: 64}}}})
+	if a.RV != cryptoki.CKR_OK {
+		return "", a.RV
+	}
+	return string(a.Attributes[0].Value), a.RV
+}
+
+// TestInvisible: what a client has no grant for is not there for it, in searches, in
+// counts and behind guessed handles.
+func TestInvisible(t *testing.T) {
+	h := newHouse(t, grant(1, "web-*"), grant(2, "mail"))
+	h.device.put(key("web-a", "1")...)
+	h.device.put(key("mail", "2")...)
+	h.device.put(key("web-b", "3")...)
+	h.device.put(key("kmsbroker/pay", "4")...)
+	h.device.put(key("web-c", "material")...)
+	h.device.put(append(key("web-d", "5"), cryptoki.BoolAttribute(cryptoki.CKA_ALWAYS_AUTHENTICATE, true))...)
+	web, mail, nobody := h.user(1), h.user(2), h.user(3)
+	s := web.session()
+	if found := web.find(s); len(found) != 2 {
+		t.Errorf("%d objects were found, not 2", len(found))
+	}
+	if found := web.find(s, label("mail")); len(found) != 0 {
+		t.Error("another's object was found")
+	}
+	m := mail.session()
+	own := mail.one(m, "mail")
+	for guess := range uint64(3000) {
+		name, rv := label1(mail, m, guess)
+		if guess == own != (rv == cryptoki.CKR_OK) || guess != own && rv != cryptoki.CKR_OBJECT_HANDLE_INVALID {
+			t.Fatalf("handle %d is %q, %v", guess, name, rv)
+		}
+		if guess != own {
+			mail.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, signInit(m, guess))
+		}
+	}
+	if slots := nobody.must(cryptoki.GetSlotList).List; len(slots) != 0 {
+		t.Errorf("who has no grant has slots %v", slots)
+	}
+	nobody.want(cryptoki.CKR_SLOT_ID_INVALID, &cryptoki.Call{Function: cryptoki.OpenSession, Numbers: [4]uint64{1, cryptoki.CKF_SERIAL_SESSION}})
+
+	h.allow(grant(2, "mail")) // a reload
+	if _, rv := label1(web, s, web.last); rv != cryptoki.CKR_OBJECT_HANDLE_INVALID {
+		t.Errorf("after the grant was taken away: %v", rv)
+	}
+}
+
+// TestLogin is PKCS#11's idea of it, which has nothing to do with who may do what.
+func TestLogin(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	h.device.put(key("k", "1")...)
+	u := h.user(1)
+	open := func(flags uint64) uint64 {
+		return u.must(cryptoki.OpenSession, 1, cryptoki.CKF_SERIAL_SESSION|flags).Numbers[0]
+	}
+	ro, rw := open(0), open(cryptoki.CKF_RW_SESSION)
+	state := func(want1, want2 uint64) {
+		t.Helper()
+		if got := [2]uint64{u.must(cryptoki.GetSessionInfo, ro).Numbers[1], u.must(cryptoki.GetSessionInfo, rw).Numbers[1]}; got != [2]uint64{want1, want2} {
+			t.Errorf("states %v, want %v", got, [2]uint64{want1, want2})
+		}
+	}
+	state(cryptoki.CKS_RO_PUBLIC_SESSION, cryptoki.CKS_RW_PUBLIC_SESSION)
+	if found := u.find(ro); len(found) != 0 {
+		t.Error("a private object is seen without a login")
+	}
+	u.want(cryptoki.CKR_USER_NOT_LOGGED_IN, &cryptoki.Call{Function: cryptoki.Logout, Numbers: [4]uint64{ro}})
+	u.want(cryptoki.CKR_USER_TYPE_INVALID, &cryptoki.Call{Function: cryptoki.Login, Numbers: [4]uint64{ro, cryptoki.CKU_SO}})
+	u.must(cryptoki.Login, ro, cryptoki.CKU_USER)
+	u.want(cryptoki.CKR_USER_ALREADY_LOGGED_IN, &cryptoki.Call{Function: cryptoki.Login, Numbers: [4]uint64{rw, cryptoki.CKU_USER}})
+	state(cryptoki.CKS_RO_USER_FUNCTIONS, cryptoki.CKS_RW_USER_FUNCTIONS)
+	k := u.one(rw, "k")
+	u.want(cryptoki.CKR_OK, signInit(rw, k))
+	u.must(cryptoki.Logout, rw)
+	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, sign(rw, "x"))
+	u.must(cryptoki.Login, ro, cryptoki.CKU_USER)
+	u.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, signInit(rw, k))
+	u.signs(rw, u.one(rw, "k"), "k", "x")
+	u.want(cryptoki.CKR_SESSION_READ_ONLY, &cryptoki.Call{Function: cryptoki.DestroyObject, Numbers: [4]uint64{ro, u.one(ro, "k")}})
+	u.must(cryptoki.CloseSession, ro)
+	u.must(cryptoki.CloseSession, rw)
+	ro, rw = open(0), open(cryptoki.CKF_RW_SESSION)
+	state(cryptoki.CKS_RO_PUBLIC_SESSION, cryptoki.CKS_RW_PUBLIC_SESSION)
+	u.must(cryptoki.CloseAllSessions, 1)
+	u.want(cryptoki.CKR_SESSION_HANDLE_INVALID, &cryptoki.Call{Function: cryptoki.GetSessionInfo, Numbers: [4]uint64{rw}})
+	if n := h.device.count(cryptoki.Login) + h.device.count(cryptoki.Logout) + h.device.count(cryptoki.CloseAllSessions); n != 0 {
+		t.Errorf("%d calls about logging in reached the device", n)
+	}
+}
+
+// TestOperations: lengths, too little room, parts, mistakes, and a session of the device
+// that is left clean whatever a client did.
+func TestOperations(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	h.device.most = 1
+	h.device.put(key("k", "1")...)
+	u := h.user(1)
+	s := u.session()
+	k := u.one(s, "k")
+	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, sign(s, "x"))
+	u.want(cryptoki.CKR_OK, signInit(s, k))
+	u.want(cryptoki.CKR_OPERATION_ACTIVE, signInit(s, k))
+	length := sign(s, "x")
+	length.Room = cryptoki.Room{Null: true}
+	if a := u.want(cryptoki.CKR_OK, length); a.Size != 32 || a.Data != nil {
+		t.Errorf("a length is answered with %+v", a)
+	}
+	small := sign(s, "x")
+	small.Room.Size = 31
+	u.want(cryptoki.CKR_BUFFER_TOO_SMALL, small)
+	u.signed(s, "k", "x")
+	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, sign(s, "x"))
+
+	u.want(cryptoki.CKR_OK, signInit(s, k))
+	for _, part := range []string{"a", "b"} {
+		u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.SignUpdate, Numbers: [4]uint64{s}, Data: [2][]byte{[]byte(part)}})
+	}
+	a := u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.SignFinal, Numbers: [4]uint64{s}, Room: cryptoki.Room{Size: 64}})
+	if !bytes.Equal(a.Data, signature("k", "ab")) {
+		t.Error("a signature in parts is wrong")
+	}
+	bad := signInit(s, k)
+	bad.Mechanism = &cryptoki.Mechanism{Type: cryptoki.CKM_MD5}
+	u.want(cryptoki.CKR_MECHANISM_INVALID, bad)
+	u.want(cryptoki.CKR_OK, signInit(s, k))
+	u.want(cryptoki.CKR_DATA_INVALID, sign(s, "refuse"))
+	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, sign(s, "x"))
+	u.signs(s, k, "k", "y")
+	u.must(cryptoki.CloseSession, s)
+	if n := h.device.sessions(); n > 1 {
+		t.Errorf("the device has %d sessions", n)
+	}
+	want := []string{"pkcs11.sign done k", "pkcs11.sign done k", "pkcs11.sign failed k", "pkcs11.sign done k"}
+	if got := h.trail(); !slices.Equal(got, want) {
+		t.Errorf("recorded %q", got)
+	}
+}
+
+// TestIdleClients: more clients than the device has sessions, each between C_SignInit and
+// C_Sign, and each gets its own signature.
+func TestIdleClients(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	h.device.put(key("k", "1")...)
+	h.config.Limits.MaxSessions = 1000
+	var users []*user
+	var sessions []uint64
+	for range 40 {
+		u := h.user(1)
+		s := u.session()
+		u.want(cryptoki.CKR_OK, signInit(s, u.one(s, "k")))
+		users, sessions = append(users, u), append(sessions, s)
+	}
+	for i, u := range users {
+		u.signed(sessions[i], "k", strings.Repeat("x", i))
+	}
+	if n := h.device.sessions(); n > h.device.most {
+		t.Errorf("the device has %d sessions", n)
+	}
+	for _, u := range users {
+		u.Close(t.Context())
+	}
+	if len(h.sessions) != 0 {
+		t.Errorf("sessions are counted for clients who are gone: %v", h.sessions)
+	}
+}
+
+func update(s uint64) *cryptoki.Call {
+	return &cryptoki.Call{Function: cryptoki.SignUpdate, Numbers: [4]uint64{s}, Data: [2][]byte{[]byte("part")}}
+}
+
+// TestBusyClients: operations that were fed data keep their sessions for a time, others
+// wait in a queue with an end, and one that is left alone too long is lost.
+func TestBusyClients(t *testing.T) {
+	h := newHouse(t, grant(1, "*"), grant(2, "*"))
+	h.device.put(key("k", "1")...)
+	var users []*user
+	var sessions []uint64
+	for range h.device.most {
+		u := h.user(1)
+		s := u.session()
+		u.want(cryptoki.CKR_OK, signInit(s, u.one(s, "k")))
+		users, sessions = append(users, u), append(sessions, s)
+	}
+	for i, u := range users {
+		u.want(cryptoki.CKR_OK, update(sessions[i]))
+	}
+	pool := h.tokens[0].pool
+	pool.limits.SessionWait = 10 * time.Millisecond
+	other := h.user(2)
+	s := other.must(cryptoki.OpenSession, 1, cryptoki.CKF_SERIAL_SESSION).Numbers[0]
+	other.want(cryptoki.CKR_DEVICE_MEMORY, &cryptoki.Call{Function: cryptoki.GenerateRandom, Numbers: [4]uint64{s}, Room: cryptoki.Room{Size: 8}})
+	pool.limits.OperationIdle = 0
+	other.must(cryptoki.GenerateRandom, s)
+	lost := 0
+	for i, u := range users {
+		if rv := u.Do(t.Context(), update(sessions[i])).RV; rv == cryptoki.CKR_DEVICE_ERROR {
+			lost++
+			u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, update(sessions[i]))
+		} else if rv != cryptoki.CKR_OK {
+			t.Errorf("an operation in parts: %v", rv)
+		}
+	}
+	if lost != 1 {
+		t.Errorf("%d operations were lost for one session", lost)
+	}
+}
+
+// TestFairness: a session goes to the user who has the fewest.
+func TestFairness(t *testing.T) {
+	h := newHouse(t, grant(1, "*"), grant(2, "*"))
+	pool := h.tokens[0].pool
+	var held []*lease
+	for range h.device.most {
+		l, err := pool.acquire(t.Context(), authz.Identity{UID: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, l)
+	}
+	served := make(chan uint32, 3)
+	var waiting sync.WaitGroup
+	for i, uid := range []uint32{1, 1, 2} {
+		waiting.Go(func() {
+			l, err := pool.acquire(t.Context(), authz.Identity{UID: uid})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			served <- uid
+			l.release(true)
+		})
+		for { // until it waits
+			pool.mu.Lock()
+			n := len(pool.waiting)
+			pool.mu.Unlock()
+			if n == i+1 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	held[0].release(true)
+	if first := <-served; first != 2 {
+		t.Errorf("user %d was served first", first)
+	}
+	waiting.Wait()
+	for _, l := range held[1:] {
+		l.release(true)
+	}
+}
+
+// TestReplacedPlugin: a crash costs what was under way and session objects, nothing else.
+func TestReplacedPlugin(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	h.device.put(key("a", "1")...)
+	h.device.put(key("b", "2")...)
+	h.device.put(key("twin", "3")...)
+	h.device.put(key("twin", "3")...)
+	u := h.user(1)
+	s, parts := u.session(), u.session()
+	a, b, twin := u.one(s, "a"), u.one(s, "b"), u.find(s, label("twin"))[0]
+	own := u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{key("own", "9")}}).Numbers[0]
+	u.want(cryptoki.CKR_OK, signInit(parts, b))
+	u.want(cryptoki.CKR_OK, update(parts))
+	u.want(cryptoki.CKR_OK, signInit(s, a))
+	h.device.replace()
+	u.signed(s, "a", "after the crash")
+	u.want(cryptoki.CKR_DEVICE_ERROR, update(parts))
+	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, update(parts))
+	u.signs(parts, b, "b", "x")
+	u.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, signInit(s, own))
+	u.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, signInit(s, twin))
+	if again := u.one(s, "a"); again != a {
+		t.Errorf("the object has the handle %d now, not %d", again, a)
+	}
+	if state := u.must(cryptoki.GetSessionInfo, s).Numbers[1]; state != cryptoki.CKS_RW_USER_FUNCTIONS {
+		t.Errorf("the session is in state %d", state)
+	}
+
+	h.device.away = true
+	u.want(cryptoki.CKR_DEVICE_REMOVED, signInit(s, a))
+	if slots := u.Do(t.Context(), &cryptoki.Call{Function: cryptoki.GetSlotList, Flag: true, Room: cryptoki.Room{Size: 9}}); len(slots.List) != 0 {
+		t.Error("a token that is away is in a slot")
+	}
+	u.want(cryptoki.CKR_TOKEN_NOT_PRESENT, &cryptoki.Call{Function: cryptoki.OpenSession, Numbers: [4]uint64{1, cryptoki.CKF_SERIAL_SESSION}})
+	h.device.away = false
+	u.signs(s, a, "a", "and back")
+}
+
+// TestSessionObjects belong to the client that made them, and end with its session.
+func TestSessionObjects(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	u, other := h.user(1), h.user(1)
+	s, second := u.session(), u.session()
+	create := func(s uint64) uint64 {
+		return u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{key("temp", "1")}}).Numbers[0]
+	}
+	k := create(s)
+	u.signs(second, k, "temp", "x")
+	if len(u.find(second, label("temp"))) != 1 || len(other.find(other.session())) != 0 {
+		t.Error("a session object is seen by the wrong client")
+	}
+	kept := create(second)
+	u.must(cryptoki.CloseSession, s)
+	u.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, signInit(second, k))
+	u.signs(second, kept, "temp", "x")
+	u.must(cryptoki.DestroyObject, second, kept)
+	create(second)
+	if n := h.device.objects(); n != 1 {
+		t.Errorf("the device has %d objects", n)
+	}
+	u.Close(t.Context())
+	if n := h.device.objects(); n != 0 {
+		t.Errorf("the device has %d objects of a client who is gone", n)
+	}
+}
+
+func onToken(template []cryptoki.Attribute) []cryptoki.Attribute {
+	return append(template, cryptoki.BoolAttribute(cryptoki.CKA_TOKEN, true))
+}
+
+// TestNames: what makes or renames an object needs the grant for the new name too, and
+// the broker's own names nobody gets.
+func TestNames(t *testing.T) {
+	mine := grant(1, "web-*")
+	mine.Operations = slices.DeleteFunc(authz.ObjectOperations(), func(op authz.ObjectOperation) bool { return op == authz.ObjectExport })
+	h := newHouse(t, mine, authz.ObjectGrant{Tokens: []string{"*"}, Labels: []string{"tls"}, Operations: []authz.ObjectOperation{authz.ObjectSign}, UIDs: []uint32{1}})
+	h.device.put(key("web-1", "1")...)
+	h.device.put(key("tls", "2")...)
+	u := h.user(1)
+	s := u.session()
+	web, tls := u.one(s, "web-1"), u.one(s, "tls")
+	call := func(f cryptoki.Function, object uint64, template ...cryptoki.Attribute) *cryptoki.Call {
+		return &cryptoki.Call{Function: f, Numbers: [4]uint64{s, object}, Mechanism: &cryptoki.Mechanism{}, Templates: [2][]cryptoki.Attribute{template}, Room: cryptoki.Room{Size: 99}}
+	}
+	id := func(v string) cryptoki.Attribute { return cryptoki.BytesAttribute(cryptoki.CKA_ID, []byte(v)) }
+	for _, tt := range []struct {
+		rv   cryptoki.RV
+		call *cryptoki.Call
+	}{
+		{cryptoki.CKR_OK, call(cryptoki.CreateObject, 0, onToken(key("web-2", "1"))...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.CreateObject, 0, onToken(key("mail", "1"))...)},
+		{cryptoki.CKR_ATTRIBUTE_VALUE_INVALID, call(cryptoki.CreateObject, 0, onToken(key("kmsbroker/x", "1"))...)},
+		{cryptoki.CKR_ATTRIBUTE_VALUE_INVALID, call(cryptoki.CreateObject, 0, onToken(key("web-3", "material"))...)},
+		{cryptoki.CKR_OK, call(cryptoki.CreateObject, 0, key("whatever", "1")...)}, // a session object
+		{cryptoki.CKR_OK, call(cryptoki.GenerateKey, 0, onToken(key("web-4", "1"))...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.GenerateKey, 0, onToken(key("mail", "1"))...)},
+		{cryptoki.CKR_OK, call(cryptoki.CopyObject, web, label("web-5"))},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.CopyObject, web, label("mail"))},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.CopyObject, tls, label("web-6"))},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.SetAttributeValue, web, label("mail"))},
+		{cryptoki.CKR_ATTRIBUTE_VALUE_INVALID, call(cryptoki.SetAttributeValue, web, id("material"))},
+		{cryptoki.CKR_OK, call(cryptoki.SetAttributeValue, web, label("web-7"))},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.SetAttributeValue, tls, label("web-8"))},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.DestroyObject, tls)},
+		{cryptoki.CKR_KEY_FUNCTION_NOT_PERMITTED, call(cryptoki.UnwrapKey, tls, key("web-9", "1")...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.UnwrapKey, web, onToken(key("mail", "1"))...)},
+		{cryptoki.CKR_OK, call(cryptoki.UnwrapKey, web, key("temporary", "1")...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.DeriveKey, web, onToken(key("mail", "1"))...)},
+		{cryptoki.CKR_KEY_UNEXTRACTABLE, &cryptoki.Call{Function: cryptoki.WrapKey, Numbers: [4]uint64{s, web, tls}, Mechanism: &cryptoki.Mechanism{}, Room: cryptoki.Room{Size: 99}}},
+		{cryptoki.CKR_KEY_FUNCTION_NOT_PERMITTED, &cryptoki.Call{Function: cryptoki.WrapKey, Numbers: [4]uint64{s, tls, web}, Mechanism: &cryptoki.Mechanism{}, Room: cryptoki.Room{Size: 99}}},
+	} {
+		u.want(tt.rv, tt.call)
+		if t.Failed() {
+			t.Fatalf("with %v", tt.call.Templates[0])
+		}
+	}
+	if name, _ := label1(u, s, web); name != "web-7" {
+		t.Errorf("it is called %q", name)
+	}
+	secret := call(cryptoki.GetAttributeValue, tls, cryptoki.Attribute{Type: cryptoki.CKA_VALUE, Length: 64}, cryptoki.Attribute{Type: cryptoki.CKA_LABEL, Length: 64})
+	a := u.want(cryptoki.CKR_ATTRIBUTE_SENSITIVE, secret)
+	if a.Attributes[0].Length != cryptoki.Unavailable || string(a.Attributes[1].Value) != "tls" {
+		t.Errorf("without the right to export: %+v", a.Attributes)
+	}
+	for _, line := range h.trail() {
+		if strings.Contains(line, "done tls") {
+			t.Errorf("recorded %q", line)
+		}
+	}
+}
+
+// TestUnrecorded: what cannot be recorded is neither done nor answered.
+func TestUnrecorded(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	h.device.put(key("k", "1")...)
+	u := h.user(1)
+	s := u.session()
+	k := u.one(s, "k")
+	u.want(cryptoki.CKR_OK, signInit(s, k))
+	h.unrecorded = errors.New("the disk is full")
+	if a := u.want(cryptoki.CKR_DEVICE_ERROR, sign(s, "x")); a.Data != nil {
+		t.Error("a signature came without a record")
+	}
+	signatures := h.device.count(cryptoki.SignInit)
+	u.want(cryptoki.CKR_DEVICE_ERROR, signInit(s, k))
+	u.want(cryptoki.CKR_DEVICE_ERROR, &cryptoki.Call{Function: cryptoki.GenerateRandom, Numbers: [4]uint64{s}, Room: cryptoki.Room{Size: 9}})
+	if h.device.count(cryptoki.SignInit) != signatures || h.device.count(cryptoki.GenerateRandom) != 0 {
+		t.Error("the device was asked")
+	}
+	h.unrecorded = nil
+	u.signs(s, k, "k", "x")
+}
+
+// TestManySessions: one user cannot have all of them.
+func TestManySessions(t *testing.T) {
+	h := newHouse(t, grant(1, "*"), grant(2, "*"))
+	h.config.Limits.MaxSessions = 3
+	a, b := h.user(1), h.user(1)
+	a.session()
+	a.session()
+	b.session()
+	b.want(cryptoki.CKR_SESSION_COUNT, &cryptoki.Call{Function: cryptoki.OpenSession, Numbers: [4]uint64{1, cryptoki.CKF_SERIAL_SESSION}})
+	h.user(2).session()
+	a.Close(t.Context())
+	b.session()
+}
