@@ -43,8 +43,9 @@ type Config struct {
 	UnitsUnknown string
 	// Envelope is how long data keys are kept, and for how much.
 	Envelope datakey.Limits
-	// Proxy is what clients of the PKCS#11 proxy take from each other.
-	Proxy proxy.Limits
+	// Proxy is what clients of the PKCS#11 proxy take from each other; nil: there is no
+	// proxy.
+	Proxy *proxy.Limits
 }
 
 // Broker is the core. Its methods may be called concurrently.
@@ -56,14 +57,16 @@ type Broker struct {
 	startedAt time.Time
 	renewals  struct{ done, failed atomic.Uint64 }
 	dataKeys  *datakey.Cache
-	proxy     *proxy.Proxy
+	proxy     *proxy.Proxy // nil if there is none
 }
 
 // New makes a Broker of its parts, which stay the caller's to close.
 func New(config Config) *Broker {
 	b := &Broker{Config: config, startedAt: config.Now().UTC(), dataKeys: datakey.New(config.Envelope, config.Now, unreachable)}
 	b.policy.Store(config.Policy)
-	b.proxy = b.newProxy()
+	if config.Proxy != nil {
+		b.proxy = b.newProxy(*config.Proxy)
+	}
 	b.importer = importer.New(importer.Config{
 		Keyring:   config.Keyring,
 		Endpoints: config.Regions,

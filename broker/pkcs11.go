@@ -12,7 +12,7 @@ import (
 )
 
 // OpenApplication gives a PKCS#11 client the application that it takes for its library.
-// Its rights follow the policy. Its caller closes it.
+// Its rights follow the policy. Its caller closes it. It takes a Config with a Proxy.
 func (b *Broker) OpenApplication(ctx context.Context, call Call) *proxy.Application {
 	ctx = withApplication(ctx, call)
 	return b.proxy.Open(proxy.Client{
@@ -23,14 +23,21 @@ func (b *Broker) OpenApplication(ctx context.Context, call Call) *proxy.Applicat
 	})
 }
 
-func (b *Broker) newProxy() *proxy.Proxy {
+func (b *Broker) newProxy(limits proxy.Limits) *proxy.Proxy {
 	var tokens []proxy.Token
 	for _, found := range b.Backends.All() {
 		tokens = append(tokens, proxy.Token{Name: found.Status().Name, Backend: found})
 	}
 	return proxy.New(proxy.Config{
-		Tokens: tokens, Reserved: b.reservedObject, Limits: b.Proxy, Now: b.Now, Log: b.Log,
+		Tokens: tokens, Reserved: b.reservedObject, Limits: limits, Now: b.Now, Log: b.Log,
 	})
+}
+
+func (b *Broker) proxyStatus() []proxy.Status {
+	if b.proxy == nil {
+		return nil
+	}
+	return b.proxy.Status()
 }
 
 var _ proxy.Backend = (*backend.Backend)(nil)

@@ -9,6 +9,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/datakey"
 	"github.com/kmsbroker/kmsbroker/broker/evidence"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/broker/proxy"
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/conformance"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
@@ -23,6 +24,7 @@ type Status struct {
 	InstanceID string
 	Regions    []RegionStatus
 	Backends   []backend.Status
+	Proxy      []proxy.Status // of the same tokens, nil if there is no PKCS#11 proxy
 	Keys       int
 	CMKs       map[CMKState]int // how many there are, of all generations
 	Expiring   []Expiry         // the soonest first
@@ -78,7 +80,7 @@ func (b *Broker) Status() Status {
 	keys := b.Keyring.Keys()
 	return Status{
 		At: b.Now(), Version: b.Version, StartedAt: b.startedAt, InstanceID: b.Keyring.InstanceID(),
-		Regions: b.regionStatus(), Backends: b.Backends.Status(),
+		Regions: b.regionStatus(), Backends: b.Backends.Status(), Proxy: b.proxyStatus(),
 		Keys: len(keys), CMKs: countCMKs(keys), Expiring: b.expiring(keys), Unfinished: b.Keyring.Imports(),
 		Renewals: Renewals{Done: b.renewals.done.Load(), Failed: b.renewals.failed.Load()},
 		AuditSeq: head.Seq, AuditHead: head.Hash, AuditErr: b.Audit.Err(), Audit: b.Audit.Stats(),

@@ -31,6 +31,7 @@ type pool struct {
 	waiting []*waiter
 	parked  []*lease // the oldest first
 	lent    map[authz.Identity]int
+	counts  Counts
 }
 
 // waiter waits for a session, or for the right to open one.
@@ -135,6 +136,7 @@ func (p *pool) take(ctx context.Context, who authz.Identity) (right, error) {
 		case ctx.Err() != nil:
 			p.drop(w)
 			p.unlend(who)
+			p.counts.Late++
 			return right{}, errQueue
 		case isClosed(p.device.Gone):
 			p.drop(w)
@@ -230,6 +232,11 @@ func (p *pool) steal() *lease {
 	victim := p.parked[best]
 	p.parked = slices.Delete(p.parked, best, best+1)
 	victim.parked, victim.taken = false, true
+	if victim.fed {
+		p.counts.Lost++
+	} else {
+		p.counts.Resumable++
+	}
 	p.unlend(victim.who)
 	return victim
 }

@@ -84,21 +84,31 @@ func New(config Config) *Proxy {
 	return p
 }
 
-// take counts a session of a client, if there may be one more.
-func (p *Proxy) take(who authz.Identity) bool {
+// take counts a session of a client, its first on the token or not, if there may be one
+// more.
+func (p *Proxy) take(who authz.Identity, t *token, first bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sessions[who] >= p.config.Limits.MaxSessions {
 		return false
 	}
 	p.sessions[who]++
+	t.sessions++
+	if first {
+		t.clients++
+	}
 	return true
 }
 
-func (p *Proxy) give(who authz.Identity, n int) {
+// give is the opposite of take.
+func (p *Proxy) give(who authz.Identity, t *token, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sessions[who] -= n; p.sessions[who] <= 0 {
+	if p.sessions[who]--; p.sessions[who] == 0 {
 		delete(p.sessions, who)
+	}
+	t.sessions--
+	if last {
+		t.clients--
 	}
 }

@@ -30,7 +30,7 @@ func (a *Application) openSession(ctx context.Context, t *token, flags uint64) *
 	if !t.present(ctx) {
 		return cryptoki.Refuse(cryptoki.CKR_TOKEN_NOT_PRESENT)
 	}
-	if !a.proxy.take(a.who) {
+	if !a.proxy.take(a.who, t, !a.uses(t)) {
 		return cryptoki.Refuse(cryptoki.CKR_SESSION_COUNT)
 	}
 	s := &session{handle: a.handle(), token: t, rw: flags&cryptoki.CKF_RW_SESSION != 0}
@@ -48,13 +48,21 @@ func (a *Application) closeSession(ctx context.Context, s *session) {
 		}
 	}
 	delete(a.sessions, s.handle)
-	a.proxy.give(a.who, 1)
-	for _, other := range a.sessions {
-		if other.token == s.token {
-			return
+	last := !a.uses(s.token)
+	a.proxy.give(a.who, s.token, last)
+	if last {
+		a.forgetToken(ctx, s.token)
+	}
+}
+
+// uses reports whether the client has a session on a token.
+func (a *Application) uses(t *token) bool {
+	for _, s := range a.sessions {
+		if s.token == t {
+			return true
 		}
 	}
-	a.forgetToken(ctx, s.token)
+	return false
 }
 
 func (a *Application) closeSessions(ctx context.Context, t *token) {

@@ -18,6 +18,8 @@ type token struct {
 	pool *pool
 	objects
 
+	clients, sessions int // of clients, under Proxy.mu
+
 	// keeping is held for a call on the session that session objects are made on. They
 	// last as long as it does, and are destroyed one by one when their clients end.
 	keeping sync.Mutex

@@ -62,7 +62,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	core := broker.New(broker.Config{
 		Version: build.Version(), Keyring: keys, Audit: trail, Backends: backends,
 		Regions: regions, Policy: authz.NewPolicy(cfg.Grants, cfg.Objects...), Now: time.Now, Log: log, Evidence: signer,
-		Reload: reload.read, UnitsUnknown: units.Unknown(), Envelope: datakey.Limits(cfg.Envelope), Proxy: proxy.Limits(cfg.Proxy),
+		Reload: reload.read, UnitsUnknown: units.Unknown(), Envelope: datakey.Limits(cfg.Envelope), Proxy: proxyLimits(cfg),
 	})
 	measured.Watch(core.Status)
 	if err := recordStart(ctx, trail, regions); err != nil {
@@ -90,6 +90,15 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 	running.Wait()
 	stopErr := trail.Append(context.WithoutCancel(ctx), audit.Event{Action: audit.DaemonStop, Outcome: audit.Done})
 	return errors.Join(err, stopErr)
+}
+
+// proxyLimits are nil without a PKCS#11 socket.
+func proxyLimits(cfg *config.Config) *proxy.Limits {
+	if cfg.Sockets.PKCS11 == "" {
+		return nil
+	}
+	limits := proxy.Limits(cfg.Proxy)
+	return &limits
 }
 
 // auditDir is where the trail is within the state directory.
