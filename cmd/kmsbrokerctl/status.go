@@ -54,6 +54,12 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 			return err
 		}
 	}
+	if len(s.GetProxy()) > 0 {
+		fmt.Fprintln(c.stdout)
+		if err := c.table(proxyRows(s.GetProxy())); err != nil {
+			return err
+		}
+	}
 	if rows := expiryRows(s.GetExpiring(), time.Now()); len(rows) > 1 {
 		fmt.Fprintln(c.stdout)
 		if err := c.table(rows); err != nil {
@@ -73,6 +79,20 @@ func (c *ctl) showStatus(s *v1.StatusResponse) error {
 	}
 	return nil
 }
+
+// proxyRows tell how PKCS#11 clients share the tokens. Sessions are those of the token: of
+// so many that there may be, so many are lent and parked.
+func proxyRows(tokens []*v1.StatusResponse_Proxy) [][]string {
+	rows := [][]string{{"PKCS#11", "CLIENTS", "THEIR SESSIONS", "SESSIONS", "LENT", "PARKED", "WAITING", "LATE", "LOST"}}
+	for _, p := range tokens {
+		rows = append(rows, []string{p.GetBackend(), number(p.GetClients()), number(p.GetClientSessions()),
+			fmt.Sprintf("%d of %d", p.GetLent()+p.GetParked()+p.GetIdle(), p.GetMost()), number(p.GetLent()), number(p.GetParked()),
+			number(p.GetWaiting()), number(p.GetLate()), number(p.GetLost())})
+	}
+	return rows
+}
+
+func number[N uint32 | uint64](n N) string { return strconv.FormatUint(uint64(n), 10) }
 
 // dataKeysText tells how long envelopes open under a CMK that was disabled.
 func dataKeysText(d *v1.StatusResponse_DataKeys) string {

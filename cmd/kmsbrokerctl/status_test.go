@@ -50,3 +50,19 @@ func TestExpiryRows(t *testing.T) {
 		})
 	}
 }
+
+func TestProxyRows(t *testing.T) {
+	rows := proxyRows([]*v1.StatusResponse_Proxy{{
+		Backend: "hsm", Clients: 1, ClientSessions: 2, Lent: 3, Parked: 4, Idle: 5, Most: 6, Waiting: 7, Late: 8, Lost: 9,
+	}})
+	if len(rows) != 2 || len(rows[1]) != len(rows[0]) {
+		t.Fatalf("rows %q", rows)
+	}
+	want := map[string]string{"PKCS#11": "hsm", "CLIENTS": "1", "THEIR SESSIONS": "2", "SESSIONS": "12 of 6", "LENT": "3",
+		"PARKED": "4", "WAITING": "7", "LATE": "8", "LOST": "9"}
+	for i, column := range rows[0] {
+		if rows[1][i] != want[column] {
+			t.Errorf("%s is %q, want %q", column, rows[1][i], want[column])
+		}
+	}
+}

@@ -118,6 +118,10 @@ func (c *ctl) frame(s *v1.StatusResponse, before, now *sample) error {
 	for _, b := range s.GetBackends() {
 		fmt.Fprintf(c.stdout, "backend %s: %s %s\n", printable(b.GetName()), printable(b.GetState()), printable(b.GetError()))
 	}
+	for _, p := range s.GetProxy() {
+		fmt.Fprintf(c.stdout, "PKCS#11 %s: %d clients, sessions: %d lent, %d parked, %d may be; %d calls wait\n", printable(p.GetBackend()),
+			p.GetClients(), p.GetLent(), p.GetParked(), p.GetMost(), p.GetWaiting())
+	}
 	for _, e := range append([]*v1.StatusResponse_Endpoint{s.GetEndpoint()}, s.GetOtherRegions()...) {
 		for _, a := range e.GetAddresses() {
 			fmt.Fprintf(c.stdout, "KMS %s: circuit %s %s\n", printable(a.GetName()), printable(a.GetState()), printable(a.GetLastError()))

@@ -1537,6 +1537,7 @@ type StatusResponse struct {
 	EvidenceFingerprint string                     `protobuf:"bytes,10,opt,name=evidence_fingerprint,json=evidenceFingerprint,proto3" json:"evidence_fingerprint,omitempty"` // of the key that signs evidence
 	Expiring            []*StatusResponse_Expiry   `protobuf:"bytes,11,rep,name=expiring,proto3" json:"expiring,omitempty"`                                                  // all material that expires, the soonest first
 	DataKeys            *StatusResponse_DataKeys   `protobuf:"bytes,12,opt,name=data_keys,json=dataKeys,proto3" json:"data_keys,omitempty"`                                  // of envelopes
+	Proxy               []*StatusResponse_Proxy    `protobuf:"bytes,13,rep,name=proxy,proto3" json:"proxy,omitempty"`                                                        // one for each backend; none when the PKCS#11 proxy is off
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -1651,6 +1652,13 @@ func (x *StatusResponse) GetExpiring() []*StatusResponse_Expiry {
 func (x *StatusResponse) GetDataKeys() *StatusResponse_DataKeys {
 	if x != nil {
 		return x.DataKeys
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetProxy() []*StatusResponse_Proxy {
+	if x != nil {
+		return x.Proxy
 	}
 	return nil
 }
@@ -2397,6 +2405,135 @@ func (x *StatusResponse_DataKeys) GetOffline() *durationpb.Duration {
 	return nil
 }
 
+// How the clients of the PKCS#11 proxy share a token. Counts begin with the daemon.
+type StatusResponse_Proxy struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Backend        string                 `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Clients        uint32                 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`                                     // that have a session on the token
+	ClientSessions uint32                 `protobuf:"varint,3,opt,name=client_sessions,json=clientSessions,proto3" json:"client_sessions,omitempty"` // of theirs
+	// Sessions of the token: that a call is made on or that session objects live in, that
+	// are kept between two calls of an operation, that nobody has, and that there may be.
+	Lent    uint32 `protobuf:"varint,4,opt,name=lent,proto3" json:"lent,omitempty"`
+	Parked  uint32 `protobuf:"varint,5,opt,name=parked,proto3" json:"parked,omitempty"`
+	Idle    uint32 `protobuf:"varint,6,opt,name=idle,proto3" json:"idle,omitempty"`
+	Most    uint32 `protobuf:"varint,7,opt,name=most,proto3" json:"most,omitempty"`
+	Waiting uint32 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"` // calls that wait for a session of the token
+	Late    uint64 `protobuf:"varint,9,opt,name=late,proto3" json:"late,omitempty"`       // calls that waited in vain
+	// Operations whose session was given to a call that waited: that began again on
+	// another when they went on, and that failed then.
+	Resumable     uint64 `protobuf:"varint,10,opt,name=resumable,proto3" json:"resumable,omitempty"`
+	Lost          uint64 `protobuf:"varint,11,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusResponse_Proxy) Reset() {
+	*x = StatusResponse_Proxy{}
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusResponse_Proxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusResponse_Proxy) ProtoMessage() {}
+
+func (x *StatusResponse_Proxy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusResponse_Proxy.ProtoReflect.Descriptor instead.
+func (*StatusResponse_Proxy) Descriptor() ([]byte, []int) {
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 4}
+}
+
+func (x *StatusResponse_Proxy) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *StatusResponse_Proxy) GetClients() uint32 {
+	if x != nil {
+		return x.Clients
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetClientSessions() uint32 {
+	if x != nil {
+		return x.ClientSessions
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetLent() uint32 {
+	if x != nil {
+		return x.Lent
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetParked() uint32 {
+	if x != nil {
+		return x.Parked
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetIdle() uint32 {
+	if x != nil {
+		return x.Idle
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetLate() uint64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetResumable() uint64 {
+	if x != nil {
+		return x.Resumable
+	}
+	return 0
+}
+
+func (x *StatusResponse_Proxy) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 type StatusResponse_Expiry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -2412,7 +2549,7 @@ type StatusResponse_Expiry struct {
 
 func (x *StatusResponse_Expiry) Reset() {
 	*x = StatusResponse_Expiry{}
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[39]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2561,7 @@ func (x *StatusResponse_Expiry) String() string {
 func (*StatusResponse_Expiry) ProtoMessage() {}
 
 func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[39]
+	mi := &file_api_kmsbroker_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2574,7 @@ func (x *StatusResponse_Expiry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse_Expiry.ProtoReflect.Descriptor instead.
 func (*StatusResponse_Expiry) Descriptor() ([]byte, []int) {
-	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 4}
+	return file_api_kmsbroker_v1_control_proto_rawDescGZIP(), []int{26, 5}
 }
 
 func (x *StatusResponse_Expiry) GetKey() string {
@@ -2639,7 +2776,7 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\vVendorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x0f\n" +
-	"\rStatusRequest\"\xc4\v\n" +
+	"\rStatusRequest\"\x99\x0e\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2657,7 +2794,8 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\x14evidence_fingerprint\x18\n" +
 	" \x01(\tR\x13evidenceFingerprint\x12?\n" +
 	"\bexpiring\x18\v \x03(\v2#.kmsbroker.v1.StatusResponse.ExpiryR\bexpiring\x12B\n" +
-	"\tdata_keys\x18\f \x01(\v2%.kmsbroker.v1.StatusResponse.DataKeysR\bdataKeys\x1a\x92\x01\n" +
+	"\tdata_keys\x18\f \x01(\v2%.kmsbroker.v1.StatusResponse.DataKeysR\bdataKeys\x128\n" +
+	"\x05proxy\x18\r \x03(\v2\".kmsbroker.v1.StatusResponse.ProxyR\x05proxy\x1a\x92\x01\n" +
 	"\bEndpoint\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -2676,7 +2814,20 @@ const file_api_kmsbroker_v1_control_proto_rawDesc = "" +
 	"\bDataKeys\x12\x16\n" +
 	"\x06cached\x18\x01 \x01(\rR\x06cached\x12@\n" +
 	"\x0erevocation_lag\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rrevocationLag\x123\n" +
-	"\aoffline\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoffline\x1a\xa0\x02\n" +
+	"\aoffline\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\aoffline\x1a\x98\x02\n" +
+	"\x05Proxy\x12\x18\n" +
+	"\abackend\x18\x01 \x01(\tR\abackend\x12\x18\n" +
+	"\aclients\x18\x02 \x01(\rR\aclients\x12'\n" +
+	"\x0fclient_sessions\x18\x03 \x01(\rR\x0eclientSessions\x12\x12\n" +
+	"\x04lent\x18\x04 \x01(\rR\x04lent\x12\x16\n" +
+	"\x06parked\x18\x05 \x01(\rR\x06parked\x12\x12\n" +
+	"\x04idle\x18\x06 \x01(\rR\x04idle\x12\x12\n" +
+	"\x04most\x18\a \x01(\rR\x04most\x12\x18\n" +
+	"\awaiting\x18\b \x01(\rR\awaiting\x12\x12\n" +
+	"\x04late\x18\t \x01(\x04R\x04late\x12\x1c\n" +
+	"\tresumable\x18\n" +
+	" \x01(\x04R\tresumable\x12\x12\n" +
+	"\x04lost\x18\v \x01(\x04R\x04lost\x1a\xa0\x02\n" +
 	"\x06Expiry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x16\n" +
@@ -2742,7 +2893,7 @@ func file_api_kmsbroker_v1_control_proto_rawDescGZIP() []byte {
 	return file_api_kmsbroker_v1_control_proto_rawDescData
 }
 
-var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_api_kmsbroker_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*SnapshotRequest)(nil),                  // 0: kmsbroker.v1.SnapshotRequest
 	(*SnapshotResponse)(nil),                 // 1: kmsbroker.v1.SnapshotResponse
@@ -2783,32 +2934,33 @@ var file_api_kmsbroker_v1_control_proto_goTypes = []any{
 	(*StatusResponse_Address)(nil),           // 36: kmsbroker.v1.StatusResponse.Address
 	(*StatusResponse_Audit)(nil),             // 37: kmsbroker.v1.StatusResponse.Audit
 	(*StatusResponse_DataKeys)(nil),          // 38: kmsbroker.v1.StatusResponse.DataKeys
-	(*StatusResponse_Expiry)(nil),            // 39: kmsbroker.v1.StatusResponse.Expiry
-	(*timestamppb.Timestamp)(nil),            // 40: google.protobuf.Timestamp
-	(*UnfinishedImport)(nil),                 // 41: kmsbroker.v1.UnfinishedImport
-	(*durationpb.Duration)(nil),              // 42: google.protobuf.Duration
-	(*ImportKeyRequest)(nil),                 // 43: kmsbroker.v1.ImportKeyRequest
-	(*PlanKeyRequest)(nil),                   // 44: kmsbroker.v1.PlanKeyRequest
-	(*ReimportKeyRequest)(nil),               // 45: kmsbroker.v1.ReimportKeyRequest
-	(*KeyRequest)(nil),                       // 46: kmsbroker.v1.KeyRequest
-	(*VerifyKeyRequest)(nil),                 // 47: kmsbroker.v1.VerifyKeyRequest
-	(*AdoptKeyRequest)(nil),                  // 48: kmsbroker.v1.AdoptKeyRequest
-	(*ListKeysRequest)(nil),                  // 49: kmsbroker.v1.ListKeysRequest
-	(*Target)(nil),                           // 50: kmsbroker.v1.Target
-	(*ScheduleKeyDeletionRequest)(nil),       // 51: kmsbroker.v1.ScheduleKeyDeletionRequest
-	(*ProtectKeyRequest)(nil),                // 52: kmsbroker.v1.ProtectKeyRequest
-	(*TagKeyRequest)(nil),                    // 53: kmsbroker.v1.TagKeyRequest
-	(*SetDescriptionRequest)(nil),            // 54: kmsbroker.v1.SetDescriptionRequest
-	(*ImportEvent)(nil),                      // 55: kmsbroker.v1.ImportEvent
-	(*PlanKeyResponse)(nil),                  // 56: kmsbroker.v1.PlanKeyResponse
-	(*VerifyKeyResponse)(nil),                // 57: kmsbroker.v1.VerifyKeyResponse
-	(*Key)(nil),                              // 58: kmsbroker.v1.Key
-	(*ListKeysResponse)(nil),                 // 59: kmsbroker.v1.ListKeysResponse
-	(*KeyDetailsResponse)(nil),               // 60: kmsbroker.v1.KeyDetailsResponse
-	(*KeyEvidenceResponse)(nil),              // 61: kmsbroker.v1.KeyEvidenceResponse
+	(*StatusResponse_Proxy)(nil),             // 39: kmsbroker.v1.StatusResponse.Proxy
+	(*StatusResponse_Expiry)(nil),            // 40: kmsbroker.v1.StatusResponse.Expiry
+	(*timestamppb.Timestamp)(nil),            // 41: google.protobuf.Timestamp
+	(*UnfinishedImport)(nil),                 // 42: kmsbroker.v1.UnfinishedImport
+	(*durationpb.Duration)(nil),              // 43: google.protobuf.Duration
+	(*ImportKeyRequest)(nil),                 // 44: kmsbroker.v1.ImportKeyRequest
+	(*PlanKeyRequest)(nil),                   // 45: kmsbroker.v1.PlanKeyRequest
+	(*ReimportKeyRequest)(nil),               // 46: kmsbroker.v1.ReimportKeyRequest
+	(*KeyRequest)(nil),                       // 47: kmsbroker.v1.KeyRequest
+	(*VerifyKeyRequest)(nil),                 // 48: kmsbroker.v1.VerifyKeyRequest
+	(*AdoptKeyRequest)(nil),                  // 49: kmsbroker.v1.AdoptKeyRequest
+	(*ListKeysRequest)(nil),                  // 50: kmsbroker.v1.ListKeysRequest
+	(*Target)(nil),                           // 51: kmsbroker.v1.Target
+	(*ScheduleKeyDeletionRequest)(nil),       // 52: kmsbroker.v1.ScheduleKeyDeletionRequest
+	(*ProtectKeyRequest)(nil),                // 53: kmsbroker.v1.ProtectKeyRequest
+	(*TagKeyRequest)(nil),                    // 54: kmsbroker.v1.TagKeyRequest
+	(*SetDescriptionRequest)(nil),            // 55: kmsbroker.v1.SetDescriptionRequest
+	(*ImportEvent)(nil),                      // 56: kmsbroker.v1.ImportEvent
+	(*PlanKeyResponse)(nil),                  // 57: kmsbroker.v1.PlanKeyResponse
+	(*VerifyKeyResponse)(nil),                // 58: kmsbroker.v1.VerifyKeyResponse
+	(*Key)(nil),                              // 59: kmsbroker.v1.Key
+	(*ListKeysResponse)(nil),                 // 60: kmsbroker.v1.ListKeysResponse
+	(*KeyDetailsResponse)(nil),               // 61: kmsbroker.v1.KeyDetailsResponse
+	(*KeyEvidenceResponse)(nil),              // 62: kmsbroker.v1.KeyEvidenceResponse
 }
 var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
-	40, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
+	41, // 0: kmsbroker.v1.AppKey.issued_at:type_name -> google.protobuf.Timestamp
 	2,  // 1: kmsbroker.v1.IssueAppKeyResponse.key:type_name -> kmsbroker.v1.AppKey
 	2,  // 2: kmsbroker.v1.ListAppKeysResponse.keys:type_name -> kmsbroker.v1.AppKey
 	27, // 3: kmsbroker.v1.ExplainPolicyRequest.encryption_context:type_name -> kmsbroker.v1.ExplainPolicyRequest.EncryptionContextEntry
@@ -2820,99 +2972,100 @@ var file_api_kmsbroker_v1_control_proto_depIdxs = []int32{
 	33, // 9: kmsbroker.v1.CheckEvent.report:type_name -> kmsbroker.v1.CheckEvent.Report
 	24, // 10: kmsbroker.v1.ListBackendKeysResponse.keys:type_name -> kmsbroker.v1.BackendKey
 	34, // 11: kmsbroker.v1.BackendKey.vendor:type_name -> kmsbroker.v1.BackendKey.VendorEntry
-	40, // 12: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	41, // 12: kmsbroker.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	35, // 13: kmsbroker.v1.StatusResponse.endpoint:type_name -> kmsbroker.v1.StatusResponse.Endpoint
 	15, // 14: kmsbroker.v1.StatusResponse.backends:type_name -> kmsbroker.v1.Backend
-	41, // 15: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
+	42, // 15: kmsbroker.v1.StatusResponse.unfinished:type_name -> kmsbroker.v1.UnfinishedImport
 	37, // 16: kmsbroker.v1.StatusResponse.audit:type_name -> kmsbroker.v1.StatusResponse.Audit
 	35, // 17: kmsbroker.v1.StatusResponse.other_regions:type_name -> kmsbroker.v1.StatusResponse.Endpoint
-	39, // 18: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
+	40, // 18: kmsbroker.v1.StatusResponse.expiring:type_name -> kmsbroker.v1.StatusResponse.Expiry
 	38, // 19: kmsbroker.v1.StatusResponse.data_keys:type_name -> kmsbroker.v1.StatusResponse.DataKeys
-	32, // 20: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
-	36, // 21: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
-	40, // 22: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
-	42, // 23: kmsbroker.v1.StatusResponse.DataKeys.revocation_lag:type_name -> google.protobuf.Duration
-	42, // 24: kmsbroker.v1.StatusResponse.DataKeys.offline:type_name -> google.protobuf.Duration
-	40, // 25: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
-	42, // 26: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
-	40, // 27: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
-	25, // 28: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
-	43, // 29: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	43, // 30: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
-	43, // 31: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
-	44, // 32: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
-	45, // 33: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
-	46, // 34: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
-	47, // 35: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
-	48, // 36: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
-	46, // 37: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
-	46, // 38: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
-	49, // 39: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
-	46, // 40: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
-	50, // 41: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
-	46, // 42: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
-	50, // 43: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
-	50, // 44: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
-	50, // 45: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
-	51, // 46: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
-	50, // 47: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
-	52, // 48: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
-	53, // 49: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
-	54, // 50: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
-	12, // 51: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
-	14, // 52: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
-	22, // 53: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
-	16, // 54: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
-	18, // 55: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
-	20, // 56: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
-	21, // 57: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
-	3,  // 58: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
-	5,  // 59: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
-	7,  // 60: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
-	0,  // 61: kmsbroker.v1.Control.Snapshot:input_type -> kmsbroker.v1.SnapshotRequest
-	8,  // 62: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
-	10, // 63: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
-	26, // 64: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
-	55, // 65: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
-	55, // 66: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
-	55, // 67: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
-	56, // 68: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
-	55, // 69: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
-	41, // 70: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
-	57, // 71: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
-	58, // 72: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
-	58, // 73: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
-	58, // 74: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
-	59, // 75: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
-	58, // 76: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
-	60, // 77: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
-	61, // 78: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
-	58, // 79: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
-	58, // 80: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
-	58, // 81: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
-	58, // 82: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
-	58, // 83: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
-	58, // 84: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
-	58, // 85: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
-	58, // 86: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
-	13, // 87: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
-	15, // 88: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
-	23, // 89: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
-	17, // 90: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
-	19, // 91: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
-	15, // 92: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
-	15, // 93: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
-	4,  // 94: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
-	6,  // 95: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	6,  // 96: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
-	1,  // 97: kmsbroker.v1.Control.Snapshot:output_type -> kmsbroker.v1.SnapshotResponse
-	9,  // 98: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
-	11, // 99: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
-	64, // [64:100] is the sub-list for method output_type
-	28, // [28:64] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	39, // 20: kmsbroker.v1.StatusResponse.proxy:type_name -> kmsbroker.v1.StatusResponse.Proxy
+	32, // 21: kmsbroker.v1.Backend.Token.policies:type_name -> kmsbroker.v1.Backend.Policy
+	36, // 22: kmsbroker.v1.StatusResponse.Endpoint.addresses:type_name -> kmsbroker.v1.StatusResponse.Address
+	41, // 23: kmsbroker.v1.StatusResponse.Address.last_error_at:type_name -> google.protobuf.Timestamp
+	43, // 24: kmsbroker.v1.StatusResponse.DataKeys.revocation_lag:type_name -> google.protobuf.Duration
+	43, // 25: kmsbroker.v1.StatusResponse.DataKeys.offline:type_name -> google.protobuf.Duration
+	41, // 26: kmsbroker.v1.StatusResponse.Expiry.expires_at:type_name -> google.protobuf.Timestamp
+	43, // 27: kmsbroker.v1.StatusResponse.Expiry.renew_ahead:type_name -> google.protobuf.Duration
+	41, // 28: kmsbroker.v1.StatusResponse.Expiry.renewed_at:type_name -> google.protobuf.Timestamp
+	25, // 29: kmsbroker.v1.Control.Status:input_type -> kmsbroker.v1.StatusRequest
+	44, // 30: kmsbroker.v1.Control.ImportKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	44, // 31: kmsbroker.v1.Control.RotateKey:input_type -> kmsbroker.v1.ImportKeyRequest
+	44, // 32: kmsbroker.v1.Control.AddRegion:input_type -> kmsbroker.v1.ImportKeyRequest
+	45, // 33: kmsbroker.v1.Control.PlanKey:input_type -> kmsbroker.v1.PlanKeyRequest
+	46, // 34: kmsbroker.v1.Control.ReimportKey:input_type -> kmsbroker.v1.ReimportKeyRequest
+	47, // 35: kmsbroker.v1.Control.AbandonImport:input_type -> kmsbroker.v1.KeyRequest
+	48, // 36: kmsbroker.v1.Control.VerifyKey:input_type -> kmsbroker.v1.VerifyKeyRequest
+	49, // 37: kmsbroker.v1.Control.AdoptKey:input_type -> kmsbroker.v1.AdoptKeyRequest
+	47, // 38: kmsbroker.v1.Control.ForgetKey:input_type -> kmsbroker.v1.KeyRequest
+	47, // 39: kmsbroker.v1.Control.SealKey:input_type -> kmsbroker.v1.KeyRequest
+	50, // 40: kmsbroker.v1.Control.ListKeys:input_type -> kmsbroker.v1.ListKeysRequest
+	47, // 41: kmsbroker.v1.Control.ShowKey:input_type -> kmsbroker.v1.KeyRequest
+	51, // 42: kmsbroker.v1.Control.KeyDetails:input_type -> kmsbroker.v1.Target
+	47, // 43: kmsbroker.v1.Control.KeyEvidence:input_type -> kmsbroker.v1.KeyRequest
+	51, // 44: kmsbroker.v1.Control.EnableKey:input_type -> kmsbroker.v1.Target
+	51, // 45: kmsbroker.v1.Control.DisableKey:input_type -> kmsbroker.v1.Target
+	51, // 46: kmsbroker.v1.Control.DeleteKeyMaterial:input_type -> kmsbroker.v1.Target
+	52, // 47: kmsbroker.v1.Control.ScheduleKeyDeletion:input_type -> kmsbroker.v1.ScheduleKeyDeletionRequest
+	51, // 48: kmsbroker.v1.Control.CancelKeyDeletion:input_type -> kmsbroker.v1.Target
+	53, // 49: kmsbroker.v1.Control.ProtectKey:input_type -> kmsbroker.v1.ProtectKeyRequest
+	54, // 50: kmsbroker.v1.Control.TagKey:input_type -> kmsbroker.v1.TagKeyRequest
+	55, // 51: kmsbroker.v1.Control.SetDescription:input_type -> kmsbroker.v1.SetDescriptionRequest
+	12, // 52: kmsbroker.v1.Control.ListBackends:input_type -> kmsbroker.v1.ListBackendsRequest
+	14, // 53: kmsbroker.v1.Control.ShowBackend:input_type -> kmsbroker.v1.ShowBackendRequest
+	22, // 54: kmsbroker.v1.Control.ListBackendKeys:input_type -> kmsbroker.v1.ListBackendKeysRequest
+	16, // 55: kmsbroker.v1.Control.CheckBackend:input_type -> kmsbroker.v1.CheckBackendRequest
+	18, // 56: kmsbroker.v1.Control.InitToken:input_type -> kmsbroker.v1.InitTokenRequest
+	20, // 57: kmsbroker.v1.Control.LoginBackend:input_type -> kmsbroker.v1.LoginBackendRequest
+	21, // 58: kmsbroker.v1.Control.RetryLogin:input_type -> kmsbroker.v1.RetryLoginRequest
+	3,  // 59: kmsbroker.v1.Control.IssueAppKey:input_type -> kmsbroker.v1.IssueAppKeyRequest
+	5,  // 60: kmsbroker.v1.Control.ListAppKeys:input_type -> kmsbroker.v1.ListAppKeysRequest
+	7,  // 61: kmsbroker.v1.Control.RevokeAppKeys:input_type -> kmsbroker.v1.RevokeAppKeysRequest
+	0,  // 62: kmsbroker.v1.Control.Snapshot:input_type -> kmsbroker.v1.SnapshotRequest
+	8,  // 63: kmsbroker.v1.Control.ReloadPolicy:input_type -> kmsbroker.v1.ReloadPolicyRequest
+	10, // 64: kmsbroker.v1.Control.ExplainPolicy:input_type -> kmsbroker.v1.ExplainPolicyRequest
+	26, // 65: kmsbroker.v1.Control.Status:output_type -> kmsbroker.v1.StatusResponse
+	56, // 66: kmsbroker.v1.Control.ImportKey:output_type -> kmsbroker.v1.ImportEvent
+	56, // 67: kmsbroker.v1.Control.RotateKey:output_type -> kmsbroker.v1.ImportEvent
+	56, // 68: kmsbroker.v1.Control.AddRegion:output_type -> kmsbroker.v1.ImportEvent
+	57, // 69: kmsbroker.v1.Control.PlanKey:output_type -> kmsbroker.v1.PlanKeyResponse
+	56, // 70: kmsbroker.v1.Control.ReimportKey:output_type -> kmsbroker.v1.ImportEvent
+	42, // 71: kmsbroker.v1.Control.AbandonImport:output_type -> kmsbroker.v1.UnfinishedImport
+	58, // 72: kmsbroker.v1.Control.VerifyKey:output_type -> kmsbroker.v1.VerifyKeyResponse
+	59, // 73: kmsbroker.v1.Control.AdoptKey:output_type -> kmsbroker.v1.Key
+	59, // 74: kmsbroker.v1.Control.ForgetKey:output_type -> kmsbroker.v1.Key
+	59, // 75: kmsbroker.v1.Control.SealKey:output_type -> kmsbroker.v1.Key
+	60, // 76: kmsbroker.v1.Control.ListKeys:output_type -> kmsbroker.v1.ListKeysResponse
+	59, // 77: kmsbroker.v1.Control.ShowKey:output_type -> kmsbroker.v1.Key
+	61, // 78: kmsbroker.v1.Control.KeyDetails:output_type -> kmsbroker.v1.KeyDetailsResponse
+	62, // 79: kmsbroker.v1.Control.KeyEvidence:output_type -> kmsbroker.v1.KeyEvidenceResponse
+	59, // 80: kmsbroker.v1.Control.EnableKey:output_type -> kmsbroker.v1.Key
+	59, // 81: kmsbroker.v1.Control.DisableKey:output_type -> kmsbroker.v1.Key
+	59, // 82: kmsbroker.v1.Control.DeleteKeyMaterial:output_type -> kmsbroker.v1.Key
+	59, // 83: kmsbroker.v1.Control.ScheduleKeyDeletion:output_type -> kmsbroker.v1.Key
+	59, // 84: kmsbroker.v1.Control.CancelKeyDeletion:output_type -> kmsbroker.v1.Key
+	59, // 85: kmsbroker.v1.Control.ProtectKey:output_type -> kmsbroker.v1.Key
+	59, // 86: kmsbroker.v1.Control.TagKey:output_type -> kmsbroker.v1.Key
+	59, // 87: kmsbroker.v1.Control.SetDescription:output_type -> kmsbroker.v1.Key
+	13, // 88: kmsbroker.v1.Control.ListBackends:output_type -> kmsbroker.v1.ListBackendsResponse
+	15, // 89: kmsbroker.v1.Control.ShowBackend:output_type -> kmsbroker.v1.Backend
+	23, // 90: kmsbroker.v1.Control.ListBackendKeys:output_type -> kmsbroker.v1.ListBackendKeysResponse
+	17, // 91: kmsbroker.v1.Control.CheckBackend:output_type -> kmsbroker.v1.CheckEvent
+	19, // 92: kmsbroker.v1.Control.InitToken:output_type -> kmsbroker.v1.InitTokenResponse
+	15, // 93: kmsbroker.v1.Control.LoginBackend:output_type -> kmsbroker.v1.Backend
+	15, // 94: kmsbroker.v1.Control.RetryLogin:output_type -> kmsbroker.v1.Backend
+	4,  // 95: kmsbroker.v1.Control.IssueAppKey:output_type -> kmsbroker.v1.IssueAppKeyResponse
+	6,  // 96: kmsbroker.v1.Control.ListAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	6,  // 97: kmsbroker.v1.Control.RevokeAppKeys:output_type -> kmsbroker.v1.ListAppKeysResponse
+	1,  // 98: kmsbroker.v1.Control.Snapshot:output_type -> kmsbroker.v1.SnapshotResponse
+	9,  // 99: kmsbroker.v1.Control.ReloadPolicy:output_type -> kmsbroker.v1.ReloadPolicyResponse
+	11, // 100: kmsbroker.v1.Control.ExplainPolicy:output_type -> kmsbroker.v1.ExplainPolicyResponse
+	65, // [65:101] is the sub-list for method output_type
+	29, // [29:65] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_api_kmsbroker_v1_control_proto_init() }
@@ -2932,7 +3085,7 @@ func file_api_kmsbroker_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kmsbroker_v1_control_proto_rawDesc), len(file_api_kmsbroker_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/proxy"
 )
 
 func backendMessages(all []backend.Status) []*v1.Backend {
@@ -90,6 +91,9 @@ func statusMessage(s broker.Status) *v1.StatusResponse {
 			m.OtherRegions = append(m.OtherRegions, endpoint)
 		}
 	}
+	for i := range s.Proxy {
+		m.Proxy = append(m.Proxy, proxyMessage(&s.Proxy[i]))
+	}
 	for _, e := range s.Expiring {
 		m.Expiring = append(m.Expiring, expiryMessage(e))
 	}
@@ -97,6 +101,14 @@ func statusMessage(s broker.Status) *v1.StatusResponse {
 		m.Audit.Error = s.AuditErr.Error()
 	}
 	return m
+}
+
+func proxyMessage(s *proxy.Status) *v1.StatusResponse_Proxy {
+	return &v1.StatusResponse_Proxy{
+		Backend: s.Name, Clients: uint32(s.Clients), ClientSessions: uint32(s.ClientSessions),
+		Lent: uint32(s.Lent()), Parked: uint32(s.Parked), Idle: uint32(s.Idle), Most: uint32(s.Most),
+		Waiting: uint32(s.Waiting), Late: s.Counts.Late, Resumable: s.Counts.Resumable, Lost: s.Counts.Lost,
+	}
 }
 
 func expiryMessage(e broker.Expiry) *v1.StatusResponse_Expiry {
