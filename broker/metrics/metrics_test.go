@@ -25,6 +25,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/broker/datakey"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
 	"github.com/kmsbroker/kmsbroker/broker/keyring"
+	"github.com/kmsbroker/kmsbroker/broker/proxy"
 	"github.com/kmsbroker/kmsbroker/broker/serve"
 	"github.com/kmsbroker/kmsbroker/kmsapi"
 	"github.com/kmsbroker/kmsbroker/kmsapi/reliable"
@@ -57,7 +58,11 @@ func busy() *Metrics {
 				{Name: "a", State: reliable.Open}, {Name: "b", State: reliable.Closed}, {Name: "b", State: reliable.Closed},
 			}}},
 			Backends: []backend.Status{{Name: "hsm", State: backend.Blocked, Restarts: 3}},
-			Keys:     2,
+			Proxy: []proxy.Status{{
+				Name: "hsm", Clients: 21, ClientSessions: 22, Open: 18, Parked: 5, Idle: 6, Most: 23, Waiting: 24,
+				Counts: proxy.Counts{Late: 25, Resumable: 26, Lost: 27},
+			}},
+			Keys: 2,
 			CMKs: map[broker.CMKState]int{
 				{Region: "cn-hangzhou", State: kmsapi.Enabled}: 2, {Region: "cn-shanghai", State: kmsapi.PendingImport}: 1,
 			},
@@ -118,6 +123,16 @@ func TestValues(t *testing.T) {
 		`kmsbroker_backend_state{backend="hsm",state="blocked"} 1`,
 		`kmsbroker_backend_state{backend="hsm",state="ready"} 0`,
 		`kmsbroker_backend_restarts_total{backend="hsm"} 3`,
+		`kmsbroker_pkcs11_clients{backend="hsm"} 21`,
+		`kmsbroker_pkcs11_client_sessions{backend="hsm"} 22`,
+		`kmsbroker_pkcs11_sessions{backend="hsm",state="lent"} 7`,
+		`kmsbroker_pkcs11_sessions{backend="hsm",state="parked"} 5`,
+		`kmsbroker_pkcs11_sessions{backend="hsm",state="idle"} 6`,
+		`kmsbroker_pkcs11_max_sessions{backend="hsm"} 23`,
+		`kmsbroker_pkcs11_waiting{backend="hsm"} 24`,
+		`kmsbroker_pkcs11_wait_timeouts_total{backend="hsm"} 25`,
+		`kmsbroker_pkcs11_operations_taken_total{backend="hsm",outcome="resumable"} 26`,
+		`kmsbroker_pkcs11_operations_taken_total{backend="hsm",outcome="lost"} 27`,
 		`kmsbroker_audit_records_total 99`,
 		`kmsbroker_audit_writable 0`,
 		`kmsbroker_keys 2`,
@@ -237,7 +252,7 @@ func documentation(t *testing.T) map[string]row {
 		t.Fatal(err)
 	}
 	rows := map[string]row{}
-	for _, match := range regexp.MustCompile("(?m)^\\| `("+namespace+"_[a-z_]+)` \\| (\\w+) \\| (.*?) ?\\| (.*) \\|$").FindAllStringSubmatch(string(text), -1) {
+	for _, match := range regexp.MustCompile("(?m)^\\| `("+namespace+"_[a-z0-9_]+)` \\| (\\w+) \\| (.*?) ?\\| (.*) \\|$").FindAllStringSubmatch(string(text), -1) {
 		if _, twice := rows[match[1]]; twice {
 			t.Errorf("docs/metrics.md has %s twice", match[1])
 		}

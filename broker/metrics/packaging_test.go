@@ -31,7 +31,7 @@ func TestPackaging(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := map[string]bool{}
-	for _, name := range regexp.MustCompile(`\b(?:kmsbroker|go)_[a-z_]+`).FindAllString(string(dashboard)+string(rules), -1) {
+	for _, name := range regexp.MustCompile(`\b(?:kmsbroker|go)_[a-z0-9_]+`).FindAllString(string(dashboard)+string(rules), -1) {
 		name = strings.TrimSuffix(name, "_bucket")
 		if asked[name] = true; !known[name] {
 			t.Errorf("there is no metric %s", name)

@@ -35,6 +35,7 @@ type state struct {
 	dataKeys        *prometheus.Desc
 	dataKeyUses     *prometheus.Desc
 	dataKeyFetches  *prometheus.Desc
+	proxy           proxyState
 }
 
 func newState(status func() broker.Status) *state {
@@ -85,6 +86,7 @@ func newState(status func() broker.Status) *state {
 	s.dataKeyFetches = desc("data_key_fetches_total",
 		"Attempts to get a data key from KMS, each for all callers that wait for it.",
 		labelOutcome)
+	s.proxy.describe(desc)
 	return s
 }
 
@@ -120,6 +122,7 @@ func (s *state) Collect(metrics chan<- prometheus.Metric) {
 	send.counter(s.dataKeyUses, float64(cache.Stats.Offline), "offline")
 	send.counter(s.dataKeyFetches, float64(cache.Stats.Answered), "ok")
 	send.counter(s.dataKeyFetches, float64(cache.Stats.Failed), "failed")
+	s.proxy.collect(send, now.Proxy)
 }
 
 func (s *state) collectCircuits(send sender, regions []broker.RegionStatus) {
