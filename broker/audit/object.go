@@ -16,12 +16,10 @@ const (
 
 // Keys of Event.Details of such actions. The token is in Event.Backend.
 const (
-	DetailLabel       = "label"     // CKA_LABEL of the object, as Label returns it
-	DetailObjectID    = "object_id" // its CKA_ID, hex
-	DetailClass       = "class"     // its CKA_CLASS: "private-key"
-	DetailNewLabel    = "new_label" // of what it becomes or what is made of it
-	DetailNewObjectID = "new_object_id"
-	DetailMechanism   = "mechanism" // "CKM_ECDSA"
+	DetailLabel     = "label"     // CKA_LABEL of the object, as Label returns it
+	DetailObjectID  = "object_id" // its CKA_ID, hex
+	DetailClass     = "class"     // its CKA_CLASS: "private-key"
+	DetailMechanism = "mechanism" // "CKM_ECDSA"
 )
 
 // maxLabel is how many characters of a label are recorded.

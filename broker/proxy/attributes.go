@@ -34,7 +34,7 @@ func (a *Application) attributes(ctx context.Context, s *session, e *entry, call
 		if !secretIn(answer) {
 			return answer // the device keeps it
 		}
-		return a.done(s.token, authz.ObjectExport, o.authz(s.token), nil, answer)
+		return a.done(s.token, nil, answer, deed{authz.ObjectExport, o.authz(s.token)})
 	}
 	return a.withoutSecret(ctx, s, call)
 }

@@ -29,6 +29,7 @@ type device struct {
 	opened   int // sessions ever
 	calls    map[cryptoki.Function]int
 	blocking chan struct{} // unless nil, C_Sign waits for it
+	wrapping cryptoki.RV   // what C_WrapKey ends with
 }
 
 type process struct {
@@ -197,6 +198,8 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 		return s.make(call.Templates[0])
 	case cryptoki.Sign, cryptoki.SignUpdate, cryptoki.SignFinal:
 		return s.sign(call)
+	case cryptoki.DigestInit:
+		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
 	if object == nil {
 		return cryptoki.Refuse(cryptoki.CKR_OBJECT_HANDLE_INVALID)
@@ -214,7 +217,12 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 		p.device.stored = slices.DeleteFunc(p.device.stored, func(o *thing) bool { return o == object })
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	case cryptoki.WrapKey:
+		if p.device.wrapping != cryptoki.CKR_OK {
+			return cryptoki.Refuse(p.device.wrapping)
+		}
 		return &cryptoki.Answer{Data: []byte("wrapped"), Size: 7}
+	case cryptoki.DigestKey:
+		return cryptoki.Refuse(cryptoki.CKR_OK)
 	case cryptoki.UnwrapKey, cryptoki.DeriveKey:
 		return s.make(call.Templates[0])
 	case cryptoki.SignInit:

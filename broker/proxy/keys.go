@@ -29,7 +29,7 @@ func (a *Application) generate(ctx context.Context, s *session, call *cryptoki.C
 		return cryptoki.Refuse(rv)
 	}
 	answer, device := s.made(ctx, a, o.onToken, call)
-	return a.finish(ctx, s, authz.ObjectGenerate, o.Object, call.Mechanism, answer, device, 1)
+	return a.finish(ctx, s, call, answer, device, deed{authz.ObjectGenerate, o.Object})
 }
 
 // generatePair makes both keys in the same place: one of a pair that lasts, and one
@@ -43,7 +43,8 @@ func (a *Application) generatePair(ctx context.Context, s *session, call *crypto
 		}
 	}
 	answer, device := s.made(ctx, a, public.onToken && private.onToken, call)
-	return a.finish(ctx, s, authz.ObjectGenerate, private.Object, call.Mechanism, answer, device, 2)
+	return a.finish(ctx, s, call, answer, device,
+		deed{authz.ObjectGenerate, public.Object}, deed{authz.ObjectGenerate, private.Object})
 }
 
 // key resolves a handle for a use of the key, which is nobody's business for session
@@ -69,7 +70,8 @@ func (a *Application) key(ctx context.Context, s *session, op authz.ObjectOperat
 // wrap lets a key out under another: the one has to be allowed to wrap, the other to be
 // let out.
 func (a *Application) wrap(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
-	if _, rv := a.key(ctx, s, authz.ObjectWrap, call.Mechanism, &call.Numbers[1]); rv != cryptoki.CKR_OK {
+	under, rv := a.key(ctx, s, authz.ObjectWrap, call.Mechanism, &call.Numbers[1])
+	if rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
 	e, rv := a.key(ctx, s, authz.ObjectExport, call.Mechanism, &call.Numbers[2])
@@ -77,10 +79,14 @@ func (a *Application) wrap(ctx context.Context, s *session, call *cryptoki.Call)
 		return cryptoki.Refuse(rv)
 	}
 	answer, _ := s.token.once(ctx, a.who, call)
-	if e == nil || call.Room.Null {
+	switch {
+	case under == nil || e == nil:
+		return ofNothing(answer)
+	case call.Room.Null:
 		return answer
 	}
-	return a.done(s.token, authz.ObjectExport, e.object.authz(s.token), call.Mechanism, answer)
+	return a.done(s.token, call.Mechanism, answer,
+		deed{authz.ObjectWrap, under.object.authz(s.token)}, deed{authz.ObjectExport, e.object.authz(s.token)})
 }
 
 // derive makes a key out of another, also out of one that comes wrapped.
@@ -101,12 +107,22 @@ func (a *Application) derive(ctx context.Context, s *session, use, makes authz.O
 	}
 	answer, device := s.made(ctx, a, o.onToken, call)
 	if base == nil {
-		if answer.RV == cryptoki.CKR_OK { // out of no key
-			return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
-		}
-		return answer
+		return ofNothing(answer)
 	}
-	return a.finish(ctx, s, use, base.object.authz(s.token), call.Mechanism, answer, device, 1)
+	deeds := []deed{{use, base.object.authz(s.token)}}
+	if o.onToken {
+		deeds = append(deeds, deed{makes, o.Object})
+	}
+	return a.finish(ctx, s, call, answer, device, deeds...)
+}
+
+// ofNothing is the device's answer to a call with a key that there is not.
+func ofNothing(answer *cryptoki.Answer) *cryptoki.Answer {
+	if answer.RV == cryptoki.CKR_OK {
+		clear(answer.Data)
+		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
+	}
+	return answer
 }
 
 // random asks the device, each time.
@@ -115,5 +131,5 @@ func (a *Application) random(ctx context.Context, s *session, call *cryptoki.Cal
 		return cryptoki.Refuse(rv)
 	}
 	answer, _ := s.token.once(ctx, a.who, call)
-	return a.done(s.token, authz.TokenRandom, authz.Object{}, nil, answer)
+	return a.done(s.token, nil, answer, deed{authz.TokenRandom, authz.Object{}})
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
@@ -115,8 +116,12 @@ func (a *Application) admit(ctx context.Context, s *session, device *backend.Dev
 	return cryptoki.CKR_OK
 }
 
-// finish records a call that makes an object, and gives the client its handle.
-func (a *Application) finish(ctx context.Context, s *session, op authz.ObjectOperation, o authz.Object, m *cryptoki.Mechanism, answer *cryptoki.Answer, device *backend.Device, handles int) *cryptoki.Answer {
+// finish records a call that makes an object or a pair, and gives the client the handles.
+func (a *Application) finish(ctx context.Context, s *session, call *cryptoki.Call, answer *cryptoki.Answer, device *backend.Device, deeds ...deed) *cryptoki.Answer {
+	handles := 1
+	if call.Function == cryptoki.GenerateKeyPair {
+		handles = 2
+	}
 	if answer.RV == cryptoki.CKR_OK {
 		for i := range handles {
 			if rv := a.admit(ctx, s, device, &answer.Numbers[i]); rv != cryptoki.CKR_OK {
@@ -125,7 +130,7 @@ func (a *Application) finish(ctx context.Context, s *session, op authz.ObjectOpe
 			}
 		}
 	}
-	return a.done(s.token, op, o, m, answer)
+	return a.done(s.token, call.Mechanism, answer, deeds...)
 }
 
 func (a *Application) create(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
@@ -134,7 +139,7 @@ func (a *Application) create(ctx context.Context, s *session, call *cryptoki.Cal
 		return cryptoki.Refuse(rv)
 	}
 	answer, device := s.made(ctx, a, o.onToken, call)
-	return a.finish(ctx, s, authz.ObjectCreate, o.Object, nil, answer, device, 1)
+	return a.finish(ctx, s, call, answer, device, deed{authz.ObjectCreate, o.Object})
 }
 
 func (a *Application) copyObject(ctx context.Context, s *session, e *entry, call *cryptoki.Call) *cryptoki.Answer {
@@ -149,13 +154,15 @@ func (a *Application) copyObject(ctx context.Context, s *session, e *entry, call
 		// The device makes it as lasting as the original unless the template says so.
 		call.Templates[0] = with(call.Templates[0], cryptoki.CKA_TOKEN, false)
 	}
+	deeds := []deed{{authz.ObjectCopy, old.Object}}
 	if o.onToken || e.owner != nil {
 		if rv := a.mayMake(s, authz.ObjectCreate, o, nil); rv != cryptoki.CKR_OK {
 			return cryptoki.Refuse(rv)
 		}
+		deeds = append(deeds, deed{authz.ObjectCreate, o.Object})
 	}
 	answer, device := s.made(ctx, a, o.onToken, call)
-	return a.finish(ctx, s, authz.ObjectCopy, old.Object, nil, answer, device, 1)
+	return a.finish(ctx, s, call, answer, device, deeds...)
 }
 
 // with is a template in which an attribute has a value.
@@ -187,7 +194,7 @@ func (a *Application) destroy(ctx context.Context, s *session, handle uint64, e 
 		a.remove(handle, e)
 		s.token.forget(e.object.handle)
 	}
-	return a.done(s.token, authz.ObjectDestroy, o, nil, answer)
+	return a.done(s.token, nil, answer, deed{authz.ObjectDestroy, o})
 }
 
 func (a *Application) modify(ctx context.Context, s *session, e *entry, call *cryptoki.Call) *cryptoki.Answer {
@@ -212,5 +219,9 @@ func (a *Application) modify(ctx context.Context, s *session, e *entry, call *cr
 			e.object = o
 		}
 	}
-	return a.done(s.token, authz.ObjectModify, old.Object, nil, answer)
+	deeds := []deed{{authz.ObjectModify, old.Object}}
+	if next.Label != old.Label || !bytes.Equal(next.ID, old.ID) {
+		deeds = append(deeds, deed{authz.ObjectModify, next.Object})
+	}
+	return a.done(s.token, nil, answer, deeds...)
 }

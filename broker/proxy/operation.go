@@ -133,9 +133,14 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 			return cryptoki.Refuse(cryptoki.CKR_OPERATION_NOT_INITIALIZED)
 		}
 	}
+	var digested []deed
 	if call.Function == cryptoki.DigestKey {
-		if _, rv := a.key(ctx, s, authz.ObjectDigestKey, nil, &call.Numbers[1]); rv != cryptoki.CKR_OK {
+		e, rv := a.key(ctx, s, authz.ObjectDigestKey, nil, &call.Numbers[1])
+		if rv != cryptoki.CKR_OK {
 			return cryptoki.Refuse(rv)
+		}
+		if e != nil {
+			digested = append(digested, deed{authz.ObjectDigestKey, e.object.authz(s.token)})
 		}
 	}
 	if rv := a.resume(ctx, s); rv != cryptoki.CKR_OK {
@@ -144,7 +149,7 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 	answer, err := s.lease.do(ctx, call)
 	if err != nil || ownFault(answer.RV) {
 		answer = cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
-		a.recordUse(s, what, answer)
+		a.recordUse(s, what, answer, digested...)
 		s.lose()
 		return answer
 	}
@@ -152,7 +157,7 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 		s.rest()
 		return answer
 	}
-	if !a.recordUse(s, what, answer) {
+	if !a.recordUse(s, what, answer, digested...) {
 		clear(answer.Data)
 		s.lose()
 		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
@@ -193,19 +198,20 @@ var returnsBytes = map[cryptoki.Function]bool{
 	cryptoki.SignEncryptUpdate: true, cryptoki.DecryptVerifyUpdate: true,
 }
 
-// recordUse records the first use of each operation, and every one that fails.
-func (a *Application) recordUse(s *session, what step, answer *cryptoki.Answer) bool {
+// recordUse records the first use of each operation, and every one that fails, and all
+// deeds besides.
+func (a *Application) recordUse(s *session, what step, answer *cryptoki.Answer, deeds ...deed) bool {
 	for _, k := range what.kinds {
 		op := s.operations[k]
 		if op.recorded && answer.RV == cryptoki.CKR_OK {
 			continue
 		}
-		if a.record(s.token, uses[k], op.object, op.init.Mechanism, answer.RV) != nil {
+		if a.record(s.token, deed{uses[k], op.object}, op.init.Mechanism, answer.RV) != nil {
 			return false
 		}
 		op.recorded = true
 	}
-	return true
+	return a.done(s.token, nil, answer, deeds...) == answer
 }
 
 // keepable is a call whose parts do not end with the message that they came in.

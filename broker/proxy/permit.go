@@ -29,7 +29,7 @@ func (a *Application) decided(t *token, op authz.ObjectOperation, o authz.Object
 	default:
 		return cryptoki.CKR_OK
 	}
-	if a.record(t, op, o, m, rv) != nil {
+	if a.write(t, deed{op, o}, m, audit.Denied, rv) != nil {
 		return cryptoki.CKR_DEVICE_ERROR
 	}
 	return rv
@@ -49,18 +49,28 @@ func refusal(op authz.ObjectOperation) cryptoki.RV {
 	}
 }
 
+// deed is an operation with an object. A call that takes several is on record with each.
+type deed struct {
+	op     authz.ObjectOperation
+	object authz.Object
+}
+
 // record writes down what was done with an object and how it ended. Without a record
 // there must be no answer.
-func (a *Application) record(t *token, op authz.ObjectOperation, o authz.Object, m *cryptoki.Mechanism, rv cryptoki.RV) error {
+func (a *Application) record(t *token, d deed, m *cryptoki.Mechanism, rv cryptoki.RV) error {
+	if rv == cryptoki.CKR_OK {
+		return a.write(t, d, m, audit.Done, rv)
+	}
+	return a.write(t, d, m, audit.Failed, rv)
+}
+
+func (a *Application) write(t *token, d deed, m *cryptoki.Mechanism, outcome audit.Outcome, rv cryptoki.RV) error {
 	event := audit.Event{
-		Action: audit.PKCS11 + string(op), Backend: t.name, Application: true,
-		Outcome: audit.Done, Details: details(o, m),
+		Action: audit.PKCS11 + string(d.op), Backend: t.name, Application: true,
+		Outcome: outcome, Details: details(d.object, m),
 	}
 	if rv != cryptoki.CKR_OK {
-		event.Outcome, event.Reason = audit.Failed, rv.String()
-		if rv == refusal(op) || rv == cryptoki.CKR_FUNCTION_REJECTED {
-			event.Outcome = audit.Denied
-		}
+		event.Reason = rv.String()
 	}
 	return a.client.Record(event)
 }
@@ -76,10 +86,12 @@ func (a *Application) recordLogin(t *token, rv cryptoki.RV) error {
 
 // done records how a call ended that the client was permitted, and returns its answer if
 // there is a record.
-func (a *Application) done(t *token, op authz.ObjectOperation, o authz.Object, m *cryptoki.Mechanism, answer *cryptoki.Answer) *cryptoki.Answer {
-	if a.record(t, op, o, m, answer.RV) != nil {
-		clear(answer.Data)
-		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
+func (a *Application) done(t *token, m *cryptoki.Mechanism, answer *cryptoki.Answer, deeds ...deed) *cryptoki.Answer {
+	for _, d := range deeds {
+		if a.record(t, d, m, answer.RV) != nil {
+			clear(answer.Data)
+			return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
+		}
 	}
 	return answer
 }

@@ -24,6 +24,7 @@ type house struct {
 	mu         sync.Mutex
 	policy     *authz.Policy
 	records    []audit.Event
+	told       int // records
 	unrecorded error
 }
 
@@ -71,6 +72,14 @@ func (h *house) trail() (all []string) {
 		all = append(all, strings.TrimSpace(e.Action+" "+string(e.Outcome)+" "+e.Details[audit.DetailLabel]))
 	}
 	return all
+}
+
+// recorded is what was recorded since it was last asked for.
+func (h *house) recorded() []string {
+	all := h.trail()
+	fresh := all[h.told:]
+	h.told = len(all)
+	return fresh
 }
 
 // user is a client of the proxy.
