@@ -73,7 +73,9 @@ var steps = map[cryptoki.Function]step{
 type operation struct {
 	init     cryptoki.Call // as the client made it, to begin again
 	object   authz.Object
-	fed      bool // with data
+	own      bool          // a session object of the client's, of which grants say nothing
+	rights   *authz.Rights // by which it was permitted
+	fed      bool          // with data
 	recorded bool
 }
 
@@ -116,14 +118,31 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 // permitBegin decides on the key of an operation, and puts the device's handle of it
 // into the call.
 func (a *Application) permitBegin(ctx context.Context, s *session, k kind, call *cryptoki.Call, op *operation) cryptoki.RV {
+	op.rights = a.rights()
 	if k == digesting {
-		return a.permit(s.token, authz.TokenDigest, authz.Object{Token: s.token.name}, call.Mechanism)
+		op.object = authz.Object{Token: s.token.name}
+		return a.permit(s.token, authz.TokenDigest, op.object, call.Mechanism)
 	}
 	e, rv := a.key(ctx, s, uses[k], call.Mechanism, &call.Numbers[1])
 	if rv == cryptoki.CKR_OK && e != nil {
-		op.object = e.object.authz(s.token)
+		op.object, op.own = e.object.authz(s.token), e.owner != nil
 	}
 	return rv
+}
+
+// permitted decides again on an operation when the client's rights are others than those
+// by which it began. One that is not allowed any more ends, with all of the session.
+func (a *Application) permitted(s *session, k kind) cryptoki.RV {
+	op, rights := s.operations[k], a.rights()
+	if op.own || op.rights == rights {
+		return cryptoki.CKR_OK
+	}
+	if decision := rights.Decide(uses[k], op.object); !decision.Allowed {
+		s.lose()
+		return a.decided(s.token, uses[k], op.object, op.init.Mechanism, decision)
+	}
+	op.rights = rights
+	return cryptoki.CKR_OK
 }
 
 // step makes a call of an operation.
@@ -131,6 +150,11 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 	for _, k := range what.kinds {
 		if s.operations[k] == nil {
 			return cryptoki.Refuse(cryptoki.CKR_OPERATION_NOT_INITIALIZED)
+		}
+	}
+	for _, k := range what.kinds {
+		if rv := a.permitted(s, k); rv != cryptoki.CKR_OK {
+			return cryptoki.Refuse(rv)
 		}
 	}
 	var digested []deed

@@ -584,6 +584,26 @@ func TestUnrecorded(t *testing.T) {
 	u.signs(s, k, "k", "x")
 }
 
+// TestRevoked: what a reload takes away cannot be gone on with either.
+func TestRevoked(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	h.device.put(key("k", "1")...)
+	h.device.put(key("other", "2")...)
+	u := h.user(1)
+	s, second := u.session(), u.session()
+	u.want(cryptoki.CKR_OK, signInit(s, u.one(s, "k")))
+	u.want(cryptoki.CKR_OK, update(s))
+	u.want(cryptoki.CKR_OK, signInit(second, u.one(s, "other")))
+	h.recorded()
+	h.allow(grant(1, "other"))
+	u.want(cryptoki.CKR_KEY_FUNCTION_NOT_PERMITTED, update(s))
+	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, update(s))
+	u.signed(second, "other", "x")
+	if got, want := h.recorded(), []string{"pkcs11.sign denied k", "pkcs11.sign done other"}; !slices.Equal(got, want) {
+		t.Errorf("recorded %q, want %q", got, want)
+	}
+}
+
 // TestManySessions: one user cannot have all of them.
 func TestManySessions(t *testing.T) {
 	h := newHouse(t, grant(1, "*"), grant(2, "*"))
