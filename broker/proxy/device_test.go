@@ -201,6 +201,9 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 	case cryptoki.DigestInit:
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
+	if _, ok := steps[call.Function]; ok && call.Function != cryptoki.DigestKey {
+		return cryptoki.Refuse(cryptoki.CKR_OK)
+	}
 	if object == nil {
 		return cryptoki.Refuse(cryptoki.CKR_OBJECT_HANDLE_INVALID)
 	}
@@ -233,6 +236,9 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 			return cryptoki.Refuse(cryptoki.CKR_MECHANISM_INVALID)
 		}
 		s.key, s.data = object, nil
+		return cryptoki.Refuse(cryptoki.CKR_OK)
+	}
+	if _, ok := begins[call.Function]; ok {
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
 	return cryptoki.Refuse(cryptoki.CKR_FUNCTION_NOT_SUPPORTED)
