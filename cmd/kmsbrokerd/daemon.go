@@ -73,7 +73,7 @@ func serve(ctx context.Context, cfg *config.Config, reload *reloader, log *slog.
 		log.Info("kmsbrokerd starting", "version", build.Version(), "region", region, "endpoint", endpoint.URL, "genuine", endpoint.Genuine)
 	}
 
-	if len(cfg.Backends) == 0 || len(regions.ByRegion) == 0 {
+	if len(cfg.Backends) == 0 || len(regions.ByRegion) == 0 && len(cfg.Objects) == 0 {
 		log.Warn("there is nothing to do before [kms] and a [backend.NAME] are configured: see kmsbrokerd.toml(5), or run `kmsbrokerctl init`",
 			"backends", len(cfg.Backends), "regions", len(regions.ByRegion))
 	}

@@ -59,7 +59,7 @@ func openDoors(ctx context.Context, h *house) error {
 	defer stopWatching()
 	sockets := h.cfg.Sockets
 	h.log.Info("kmsbrokerd ready", "control", sockets.Control, "application", sockets.Application, "metrics", sockets.Metrics,
-		"alibaba", sockets.Alibaba, "alibaba_tcp", h.cfg.Alibaba.Listen, "kubernetes", len(h.cfg.Kubernetes))
+		"alibaba", sockets.Alibaba, "alibaba_tcp", h.cfg.Alibaba.Listen, "pkcs11", sockets.PKCS11, "kubernetes", len(h.cfg.Kubernetes))
 	select {
 	case <-ctx.Done():
 		h.log.Info("kmsbrokerd stopping")
