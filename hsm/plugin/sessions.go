@@ -82,7 +82,11 @@ func (d *remoteDevice) open(ctx context.Context, conn net.Conn) (cryptoki.Sessio
 	if err != nil {
 		return nil, hsm.Errorf(hsm.TokenGone, "open a PKCS#11 session: %v", err)
 	}
-	s := &remoteSession{rpc.NewClient(conn, version)}
+	l, err := newLine(conn)
+	if err != nil {
+		return nil, hsm.Errorf(hsm.Internal, "open a PKCS#11 session: %v", err)
+	}
+	s := &remoteSession{rpc.NewClient(l, version)}
 	answer, err := s.client.Do(ctx, &cryptoki.Call{Function: cryptoki.OpenSession})
 	switch {
 	case err != nil:

@@ -109,7 +109,12 @@ func (s *sessionServer) converse(conn net.Conn, device cryptoki.Device) error {
 	opened := &openedSession{device: device, logger: s.logger}
 	defer opened.close()
 	calls := rpc.Server{Version: version, Do: opened.do}
-	return calls.Serve(conn)
+	l, err := newLine(conn)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return calls.Serve(l)
 }
 
 // openedSession is the session of a connection, nil until it is opened.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
@@ -26,10 +25,16 @@ func Negotiate(conn io.ReadWriter, offer Version) (Version, error) {
 	return Version(answer[0]), nil
 }
 
+// Conn is what a [Client] needs of a connection; see [net.Conn].
+type Conn interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
 // Client makes calls over a connection, one at a time. It implements
 // [cryptoki.Session].
 type Client struct {
-	conn    net.Conn
+	conn    Conn
 	version Version
 	stream  *bufio.Reader
 	code    uint32
@@ -39,7 +44,7 @@ type Client struct {
 var _ cryptoki.Session = (*Client)(nil)
 
 // NewClient makes calls over a connection whose version is settled.
-func NewClient(conn net.Conn, version Version) *Client {
+func NewClient(conn Conn, version Version) *Client {
 	return &Client{conn: conn, version: version, stream: bufio.NewReader(conn)}
 }
 

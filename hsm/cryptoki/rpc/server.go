@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"net"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
@@ -45,10 +44,16 @@ const Small = 64 << 10
 // errCrowded is the end of a connection whose frame was not admitted.
 var errCrowded = errors.New("too many large messages at once")
 
+// ServerConn is what a [Server] needs of a connection; see [net.Conn].
+type ServerConn interface {
+	io.ReadWriter
+	SetReadDeadline(time.Time) error
+}
+
 // Serve answers calls one after the other, until the stream ends, which is no error.
 // A message that is not understood is answered with CKR_DEVICE_ERROR, as p11-kit does;
 // a frame that is not ends the connection.
-func (s *Server) Serve(conn net.Conn) error {
+func (s *Server) Serve(conn ServerConn) error {
 	stream := bufio.NewReader(conn)
 	var in, out []byte
 	for {
@@ -66,7 +71,7 @@ func (s *Server) Serve(conn net.Conn) error {
 }
 
 // next answers the call that has begun to come.
-func (s *Server) next(conn net.Conn, stream *bufio.Reader, in, out []byte) ([]byte, []byte, error) {
+func (s *Server) next(conn ServerConn, stream *bufio.Reader, in, out []byte) ([]byte, []byte, error) {
 	// A whole frame has come at once, as a rule, and needs no deadline.
 	slow := s.Patience > 0 && !complete(stream)
 	if slow {
