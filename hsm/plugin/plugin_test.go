@@ -115,7 +115,7 @@ func openFake(ctx context.Context, mode string, req OpenRequest) (hsm.Token, err
 	}
 	token := &fake{mode: mode, logger: req.Logger, closed: closed}
 	switch mode {
-	case "sessions", "lying sessions", "cramped":
+	case "sessions", "lying sessions", "cramped", "slow to close":
 		return deviceFake{token}, nil
 	}
 	return token, nil

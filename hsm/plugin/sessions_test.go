@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,10 +20,18 @@ import (
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki/rpc"
 )
 
-// deviceFake is a fake that offers sessions: two of them, and a device that has one.
+// deviceFake is a fake that offers sessions: two of them, and a device that has one unless
+// its mode is "slow to close".
 type deviceFake struct{ *fake }
 
-var oneSession = make(chan struct{}, 1)
+var oneSession, twoSessions = make(chan struct{}, 1), make(chan struct{}, 2)
+
+func (f deviceFake) places() chan struct{} {
+	if f.mode == "slow to close" {
+		return twoSessions
+	}
+	return oneSession
+}
 
 func (f deviceFake) MaxSessions() int {
 	if f.mode == "cramped" {
@@ -33,7 +42,7 @@ func (f deviceFake) MaxSessions() int {
 
 func (f deviceFake) OpenSession(context.Context) (cryptoki.Session, error) {
 	select {
-	case oneSession <- struct{}{}:
+	case f.places() <- struct{}{}:
 		return fakeSession(f), nil
 	default:
 		return nil, cryptoki.CKR_SESSION_COUNT
@@ -70,8 +79,32 @@ func (s fakeSession) Do(_ context.Context, call *cryptoki.Call) (*cryptoki.Answe
 }
 
 func (s fakeSession) Close() error {
-	<-oneSession
+	if s.mode == "slow to close" {
+		time.Sleep(10 * time.Millisecond)
+	}
+	<-deviceFake(s).places()
 	return nil
+}
+
+// TestSessionsThatClose: who closes a session may open another at once, also where the
+// device admits no more, and has not closed the first yet.
+func TestSessionsThatClose(t *testing.T) {
+	_, device := openDevice(t, "slow to close")
+	var open []cryptoki.Session
+	for range 6 {
+		if len(open) == 2 {
+			open[0].Close()
+			open = open[1:]
+		}
+		s, err := device.OpenSession(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, s)
+	}
+	for _, s := range open {
+		s.Close()
+	}
 }
 
 func openDevice(t *testing.T, mode string) (*Process, cryptoki.Device) {
@@ -235,7 +268,7 @@ func sessionClient() {
 	if err != nil {
 		panic(err)
 	}
-	if _, err := rpc.Negotiate(conn, rpc.Latest); errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+	if _, err := rpc.Negotiate(conn, rpc.Latest); errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 		fmt.Print("closed")
 	}
 }

@@ -31,6 +31,9 @@ type sessionServer struct {
 
 	listening sync.Mutex
 	listener  net.Listener // nil until Listen
+	// opened has a place for each session of the device. One whose connection has ended
+	// keeps its place until the device has closed it, and who opens another waits.
+	opened chan struct{}
 }
 
 // Listen implements [hsmv1.SessionsServer].
@@ -65,7 +68,7 @@ func (s *sessionServer) listen(device cryptoki.Device) error {
 	if err != nil {
 		return err
 	}
-	s.listener = listener
+	s.listener, s.opened = listener, make(chan struct{}, device.MaxSessions())
 	go s.accept(device) // until the process ends
 	return nil
 }
@@ -106,7 +109,7 @@ func (s *sessionServer) converse(conn net.Conn, device cryptoki.Device) error {
 	if err != nil {
 		return err
 	}
-	opened := &openedSession{device: device, logger: s.logger}
+	opened := &openedSession{device: device, places: s.opened, logger: s.logger}
 	defer opened.close()
 	calls := rpc.Server{Version: version, Do: opened.do}
 	l, err := newLine(conn)
@@ -121,6 +124,7 @@ func (s *sessionServer) converse(conn net.Conn, device cryptoki.Device) error {
 type openedSession struct {
 	device  cryptoki.Device
 	session cryptoki.Session
+	places  chan struct{}
 	logger  *slog.Logger
 }
 
@@ -136,8 +140,10 @@ func (o *openedSession) do(call *cryptoki.Call) (answer *cryptoki.Answer) {
 	ctx := context.Background()
 	switch {
 	case o.session == nil && call.Function == cryptoki.OpenSession:
+		o.places <- struct{}{}
 		session, err := o.device.OpenSession(ctx)
 		if err != nil {
+			<-o.places
 			return cryptoki.Refuse(returnValue(err))
 		}
 		o.session = session
@@ -156,6 +162,7 @@ func (o *openedSession) close() {
 	if o.session == nil {
 		return
 	}
+	defer func() { <-o.places }()
 	if err := o.session.Close(); err != nil {
 		o.logger.Warn("PKCS#11 session did not close", "error", err)
 	}
