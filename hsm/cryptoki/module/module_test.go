@@ -158,7 +158,7 @@ func TestAttributes(t *testing.T) {
 	for name, mechanism := range map[string]*cryptoki.Mechanism{
 		"CBC": {Type: cryptoki.CKM_AES_CBC, Parameter: cryptoki.Bytes("0123456789abcdef")},
 		"CTR": {Type: cryptoki.CKM_AES_CTR, Parameter: &cryptoki.CTR{CounterBits: 128}},
-		"GCM": {Type: cryptoki.CKM_AES_GCM, Parameter: &cryptoki.GCM{IV: []byte("twelve bytes"), IVBits: 96, AAD: []byte("a"), TagBits: 128}},
+		"GCM": {Type: cryptoki.CKM_AES_GCM, Parameter: &cryptoki.GCM{IV: []byte("twelve bytes"), IVBits: 1 << 40, AAD: []byte("a"), TagBits: 128}},
 	} {
 		must(t, m, &cryptoki.Call{Function: cryptoki.EncryptInit, Numbers: [4]uint64{s, key}, Mechanism: mechanism})
 		sealed := must(t, m, &cryptoki.Call{Function: cryptoki.Encrypt, Numbers: [4]uint64{s}, Data: [2][]byte{[]byte("sixteen letters!")}, Room: cryptoki.Room{Size: 99}}).Data

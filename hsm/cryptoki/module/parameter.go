@@ -41,7 +41,7 @@ func (b *builder) mechanism(m *cryptoki.Mechanism) *C.ck_mechanism {
 		c.parameter, c.length = pin(b, ctr), C.sizeof_ck_ctr
 	case *cryptoki.GCM:
 		c.parameter = pin(b, &C.ck_gcm{
-			iv: b.bytes(p.IV), iv_length: C.ck_ulong(len(p.IV)), iv_bits: C.ck_ulong(p.IVBits),
+			iv: b.bytes(p.IV), iv_length: C.ck_ulong(len(p.IV)), iv_bits: C.ck_ulong(min(p.IVBits, 8*uint64(len(p.IV)))), // beyond it is nothing of the caller's
 			aad: b.bytes(p.AAD), aad_length: C.ck_ulong(len(p.AAD)), tag_bits: C.ck_ulong(p.TagBits),
 		})
 		c.length = C.sizeof_ck_gcm

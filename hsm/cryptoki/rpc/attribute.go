@@ -213,7 +213,7 @@ func (r *reader) wanted(depth int, nested bool) []cryptoki.Attribute {
 	for i := range attributes {
 		a := &attributes[i]
 		a.Type, a.Length = uint64(r.uint32()), uint64(r.uint32())
-		if a.Length > MaxBody {
+		if r.room += a.Length; r.room > MaxBody {
 			r.fail("it asks for more than an answer may have")
 		}
 		if a.Length == 0 || !cryptoki.IsTemplate(a.Type) {

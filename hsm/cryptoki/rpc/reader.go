@@ -7,7 +7,8 @@ import "encoding/binary"
 type reader struct {
 	rest       []byte
 	err        error
-	attributes int // read so far
+	attributes int    // read so far
+	room       uint64 // asked for so far, in bytes
 }
 
 func (r *reader) fail(what string) {

@@ -196,6 +196,7 @@ func TestBounds(t *testing.T) {
 	for name, call := range map[string]cryptoki.Call{
 		"nest too deep":       {Function: cryptoki.CreateObject, Templates: [2][]cryptoki.Attribute{deep}},
 		"too many attributes": {Function: cryptoki.GenerateKeyPair, Templates: [2][]cryptoki.Attribute{many[:700], many[:700]}},
+		"asks for more":       {Function: cryptoki.GetAttributeValue, Templates: [2][]cryptoki.Attribute{{{Type: cryptoki.CKA_LABEL, Length: MaxBody}, {Type: cryptoki.CKA_ID, Length: 1}}}},
 		"is unknown":          {Function: 4000},
 		"another signature":   {Function: cryptoki.Sign},
 	} {
