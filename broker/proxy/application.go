@@ -83,6 +83,9 @@ func (a *Application) Do(ctx context.Context, call *cryptoki.Call) *cryptoki.Ans
 	if s == nil {
 		return cryptoki.Refuse(cryptoki.CKR_SESSION_HANDLE_INVALID)
 	}
+	if rv := unsound(call); rv != cryptoki.CKR_OK {
+		return cryptoki.Refuse(rv)
+	}
 	return a.onSession(ctx, s, call)
 }
 
@@ -102,7 +105,7 @@ func (a *Application) onSlot(ctx context.Context, call *cryptoki.Call) *cryptoki
 		a.closeSessions(ctx, t)
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	case cryptoki.GetMechanismList, cryptoki.GetMechanismInfo:
-		answer, _ := t.once(ctx, a.who, call)
+		answer, _ := t.once(ctx, a.who, nil, call)
 		return answer
 	default: // tokens are initialised by their administrators
 		return cryptoki.Refuse(cryptoki.CKR_FUNCTION_NOT_SUPPORTED)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
@@ -18,25 +19,25 @@ var material = map[uint64]bool{
 // attributes answers who sees an object with what the device shows of it. Only the
 // secret of a key is sensitive, whatever the device says, to who may not export it.
 func (a *Application) attributes(ctx context.Context, s *session, e *entry, call *cryptoki.Call) *cryptoki.Answer {
-	o := e.object
-	asksSecret := false
-	if o.class == cryptoki.CKO_SECRET_KEY || o.class == cryptoki.CKO_PRIVATE_KEY {
-		for _, attribute := range call.Templates[0] {
-			asksSecret = asksSecret || material[attribute.Type]
-		}
-	}
-	if !asksSecret || e.owner != nil {
-		answer, _ := s.token.once(ctx, a.who, call)
+	o, asked := e.named()
+	asksSecret := e.object.secret() && slices.ContainsFunc(call.Templates[0], func(wanted cryptoki.Attribute) bool { return material[wanted.Type] })
+	if !asksSecret || !asked {
+		answer, _ := s.token.once(ctx, a.who, e.object.device, call)
 		return answer
 	}
-	if a.rights().Decide(authz.ObjectExport, o.authz(s.token)).Allowed {
-		answer, _ := s.token.once(ctx, a.who, call)
+	if a.rights().Decide(authz.ObjectExport, o).Allowed {
+		answer, _ := s.token.once(ctx, a.who, e.object.device, call)
 		if !secretIn(answer) {
 			return answer // the device keeps it
 		}
-		return a.done(s.token, nil, answer, deed{authz.ObjectExport, o.authz(s.token)})
+		return a.done(s.token, nil, answer, deed{authz.ObjectExport, o})
 	}
-	return a.withoutSecret(ctx, s, call)
+	return a.withoutSecret(ctx, e, call)
+}
+
+// secret reports an object of which a part is secret.
+func (o *object) secret() bool {
+	return o.class == cryptoki.CKO_SECRET_KEY || o.class == cryptoki.CKO_PRIVATE_KEY
 }
 
 func secretIn(answer *cryptoki.Answer) bool {
@@ -49,7 +50,7 @@ func secretIn(answer *cryptoki.Answer) bool {
 }
 
 // withoutSecret asks the device for the other attributes alone.
-func (a *Application) withoutSecret(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
+func (a *Application) withoutSecret(ctx context.Context, e *entry, call *cryptoki.Call) *cryptoki.Answer {
 	wanted := call.Templates[0]
 	rest := make([]cryptoki.Attribute, 0, len(wanted))
 	for _, attribute := range wanted {
@@ -60,7 +61,7 @@ func (a *Application) withoutSecret(ctx context.Context, s *session, call *crypt
 	answer := &cryptoki.Answer{}
 	if len(rest) > 0 {
 		call.Templates[0] = rest
-		answer, _ = s.token.once(ctx, a.who, call)
+		answer, _ = e.token.once(ctx, a.who, e.object.device, call)
 		if len(answer.Attributes) != len(rest) {
 			return answer // refused as a whole
 		}

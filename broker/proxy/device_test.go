@@ -30,6 +30,12 @@ type device struct {
 	calls    map[cryptoki.Function]int
 	blocking chan struct{} // unless nil, C_Sign waits for it
 	wrapping cryptoki.RV   // what C_WrapKey ends with
+
+	admits       int  // sessions, whatever it says; 0: what it says
+	reuses       bool // the same handles in each process, for other objects
+	replaceAfter int  // so many more questions for the device; 0: never
+	// answers, unless nil, answers some calls instead.
+	answers func(*cryptoki.Call) *cryptoki.Answer
 }
 
 type process struct {
@@ -56,10 +62,17 @@ func newDevice(t testing.TB) *device {
 func (d *device) replace() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.replaced()
+}
+
+func (d *device) replaced() {
 	if d.process != nil {
 		close(d.process.gone)
 	}
 	p := &process{device: d, gone: make(chan struct{}), handles: map[uint64]*thing{}, last: uint64(1000 * (d.opened + 1))}
+	if d.reuses {
+		p.last = 0
+	}
 	p.current = &backend.Device{Device: p, Gone: p.gone, CallTimeout: time.Minute, Hung: func() {}, Suspect: func() {}}
 	for _, o := range slices.Backward(d.stored) { // so that handles differ between processes
 		p.last++
@@ -75,7 +88,13 @@ func (d *device) Device(context.Context) (*backend.Device, error) {
 	if d.away {
 		return nil, hsm.Errorf(hsm.TokenGone, "the device is away")
 	}
-	return d.process.current, nil
+	current := d.process.current
+	if d.replaceAfter > 0 {
+		if d.replaceAfter--; d.replaceAfter == 0 {
+			d.replaced()
+		}
+	}
+	return current, nil
 }
 
 func (d *device) count(f cryptoki.Function) int {
@@ -124,6 +143,9 @@ func (p *process) MaxSessions() int { return p.device.most }
 func (p *process) OpenSession(context.Context) (cryptoki.Session, error) {
 	p.device.mu.Lock()
 	defer p.device.mu.Unlock()
+	if p.device.admits > 0 && p.open >= p.device.admits {
+		return nil, cryptoki.CKR_SESSION_COUNT
+	}
 	if p.open >= p.device.most {
 		p.device.t.Errorf("%d sessions are open, and one more was asked for", p.open)
 		return nil, cryptoki.CKR_SESSION_COUNT
@@ -175,7 +197,14 @@ func (s *openSession) Do(_ context.Context, call *cryptoki.Call) (*cryptoki.Answ
 func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 	p := s.process
 	object := p.handles[call.Numbers[1]]
+	if p.device.answers != nil {
+		if a := p.device.answers(call); a != nil {
+			return a
+		}
+	}
 	switch call.Function {
+	case cryptoki.GetSessionInfo:
+		return &cryptoki.Answer{Numbers: [4]uint64{0, cryptoki.CKS_RW_USER_FUNCTIONS}}
 	case cryptoki.GenerateRandom:
 		return &cryptoki.Answer{Data: make([]byte, call.Room.Size), Size: call.Room.Size}
 	case cryptoki.GetTokenInfo:
@@ -227,7 +256,7 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 	case cryptoki.DigestKey:
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	case cryptoki.UnwrapKey, cryptoki.DeriveKey:
-		return s.make(call.Templates[0])
+		return s.makeWith(object, call.Templates[0])
 	case cryptoki.SignInit:
 		if s.key != nil {
 			return cryptoki.Refuse(cryptoki.CKR_OPERATION_ACTIVE)
@@ -242,6 +271,19 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
 	return cryptoki.Refuse(cryptoki.CKR_FUNCTION_NOT_SUPPORTED)
+}
+
+// makeWith makes a key with another, which may have a template for it.
+func (s *openSession) makeWith(key *thing, template []cryptoki.Attribute) *cryptoki.Answer {
+	if own := cryptoki.Find(key.attributes, cryptoki.CKA_UNWRAP_TEMPLATE); own != nil {
+		for _, v := range own.Nested {
+			if asked := cryptoki.Find(template, v.Type); asked != nil && string(asked.Value) != string(v.Value) {
+				return cryptoki.Refuse(cryptoki.CKR_TEMPLATE_INCONSISTENT)
+			}
+		}
+		template = merged(own.Nested, template)
+	}
+	return s.make(template)
 }
 
 func (s *openSession) make(template []cryptoki.Attribute) *cryptoki.Answer {

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"slices"
 
+	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
@@ -25,10 +27,11 @@ func (a *Application) findInit(ctx context.Context, s *session, call *cryptoki.C
 	if rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
+	secret := slices.ContainsFunc(call.Templates[0], func(asked cryptoki.Attribute) bool { return material[asked.Type] })
 	found := []uint64{}
 	for _, h := range handles {
-		if mine, ok := a.names[place{s.token, h}]; ok && a.entries[mine].owner != nil && a.entries[mine].object.device == device {
-			if a.seen(a.entries[mine]) != nil {
+		if mine, ok := a.ownAt(s.token, device, h); ok {
+			if e := a.entries[mine]; a.seen(e) != nil && (!secret || a.mayRead(e)) {
 				found = append(found, mine)
 			}
 			continue
@@ -37,12 +40,30 @@ func (a *Application) findInit(ctx context.Context, s *session, call *cryptoki.C
 		if rv != cryptoki.CKR_OK {
 			return cryptoki.Refuse(rv)
 		}
-		if o != nil && a.visible(s.token, o, false) {
-			found = append(found, a.enter(s.token, o, nil))
+		e := entry{token: s.token, object: o}
+		if o != nil && a.visible(s.token, o, false) && (!secret || a.mayRead(&e)) {
+			found = append(found, a.enter(e))
 		}
 	}
 	s.found, s.search = found, true
 	return cryptoki.Refuse(cryptoki.CKR_OK)
+}
+
+// ownAt finds the client's own session object behind a handle of the device.
+func (a *Application) ownAt(t *token, device *backend.Device, handle uint64) (mine uint64, ok bool) {
+	mine, ok = a.names[place{t, handle}]
+	if !ok {
+		return 0, false
+	}
+	e := a.entries[mine]
+	return mine, e.owner != nil && e.object.device == device && t.keeper.Load() == e.keeper
+}
+
+// mayRead reports whether the client may read the secret of a key, and so whether a
+// search may tell it that it guessed the secret.
+func (a *Application) mayRead(e *entry) bool {
+	o, asked := e.named()
+	return !asked || !e.object.secret() || a.rights().Decide(authz.ObjectExport, o).Allowed
 }
 
 // search returns the device's handles of all objects that match.

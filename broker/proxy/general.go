@@ -93,7 +93,7 @@ const hiddenFlags = cryptoki.CKF_USER_PIN_COUNT_LOW | cryptoki.CKF_USER_PIN_FINA
 // a PIN the token says that it needs none (CKF_PROTECTED_AUTHENTICATION_PATH), so that
 // applications do not ask people for one.
 func (a *Application) tokenInfo(ctx context.Context, t *token, call *cryptoki.Call) *cryptoki.Answer {
-	answer, _ := t.once(ctx, a.who, call)
+	answer, _ := t.once(ctx, a.who, nil, call)
 	if answer.RV == cryptoki.CKR_DEVICE_REMOVED {
 		return cryptoki.Refuse(cryptoki.CKR_TOKEN_NOT_PRESENT)
 	}

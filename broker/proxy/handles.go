@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 
+	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
@@ -10,8 +11,30 @@ import (
 // entry is an object that a client has a handle of.
 type entry struct {
 	token  *token
-	object *object  // as it was last met
-	owner  *session // of a session object, which ends with it; nil for others
+	object *object // as it was last met
+
+	// Of a session object:
+	owner  *session // which it ends with; nil for others
+	keeper *lease   // which it is on
+	// like is the token object that it is a copy of. What the client may do with a
+	// copy is what it may do with the original.
+	like *authz.Object
+}
+
+// named is the object whose grants say what the client may do with this one, and
+// whether they are asked at all: what becomes of a session object of its own is
+// nobody's business.
+func (e *entry) named() (o authz.Object, asked bool) {
+	if e.like != nil {
+		return *e.like, true
+	}
+	return e.object.authz(e.token), e.owner == nil
+}
+
+// deed is an operation with the object, for the trail.
+func (e *entry) deed(op authz.ObjectOperation) deed {
+	o, _ := e.named()
+	return deed{op, o}
 }
 
 // noHandle is CK_INVALID_HANDLE, which stands for every handle that a client does not
@@ -19,19 +42,20 @@ type entry struct {
 const noHandle = 0
 
 // enter gives the client a handle for an object, the same as before if it has one.
-func (a *Application) enter(t *token, o *object, owner *session) uint64 {
+func (a *Application) enter(fresh entry) uint64 {
+	t, o := fresh.token, fresh.object
 	at := place{t, o.handle}
 	if handle, ok := a.names[at]; ok {
-		if e := a.entries[handle]; e.object.device == o.device {
+		if e := a.entries[handle]; e.object.device == o.device && e.owner == nil && fresh.owner == nil {
 			e.object = o
 			return handle
 		}
-		// Of a process that is no more.
+		// Of a process that is no more, or of an object that is none any more.
 		delete(a.names, at)
 	}
 	handle := a.handle()
 	a.names[at] = handle
-	a.entries[handle] = &entry{token: t, object: o, owner: owner}
+	a.entries[handle] = &fresh
 	return handle
 }
 
@@ -46,12 +70,15 @@ func (a *Application) remove(handle uint64, e *entry) {
 // discard takes a handle away, and destroys the object if it was the session's own.
 func (a *Application) discard(ctx context.Context, handle uint64, e *entry) {
 	a.remove(handle, e)
-	if e.owner == nil || isClosed(e.object.device.Gone) {
-		return
+	if e.owner != nil {
+		e.token.destroy(ctx, e.keeper, e.object.handle)
 	}
-	e.token.forget(e.object.handle)
-	// Of what it answers nobody is left to hear.
-	e.token.keep(ctx, &cryptoki.Call{Function: cryptoki.DestroyObject, Numbers: [4]uint64{0, e.object.handle}})
+}
+
+// destroy ends a session object. Of what the device answers nobody is left to hear.
+func (t *token) destroy(ctx context.Context, keeper *lease, handle uint64) {
+	t.change(ctx, keeper, &cryptoki.Call{Function: cryptoki.DestroyObject, Numbers: [4]uint64{0, handle}})
+	t.forget(handle)
 }
 
 // resolve finds the object behind a client's handle, as the device knows it now. It is
@@ -68,8 +95,12 @@ func (a *Application) resolve(ctx context.Context, s *session, handle uint64) (*
 	if e.object.device != device {
 		return a.again(ctx, device, handle, e)
 	}
-	if e.owner != nil {
+	if e.owner != nil && e.token.keeper.Load() == e.keeper {
 		return a.seen(e), cryptoki.CKR_OK // nobody else could have changed it
+	}
+	if e.owner != nil {
+		a.remove(handle, e)
+		return nil, cryptoki.CKR_OK
 	}
 	o, rv := s.token.describe(ctx, a.who, device, e.object.handle)
 	switch {
@@ -112,7 +143,7 @@ func (a *Application) reserved(label string, id []byte) bool {
 // would be a guess, and the client has to search for itself.
 func (a *Application) again(ctx context.Context, device *backend.Device, handle uint64, e *entry) (*entry, cryptoki.RV) {
 	if !e.object.onToken {
-		a.remove(handle, e)
+		a.discard(ctx, handle, e)
 		return nil, cryptoki.CKR_OK
 	}
 	template := []cryptoki.Attribute{
@@ -121,6 +152,9 @@ func (a *Application) again(ctx context.Context, device *backend.Device, handle 
 		cryptoki.BytesAttribute(cryptoki.CKA_LABEL, []byte(e.object.label)),
 	}
 	handles, from, rv := a.search(ctx, e.token, template)
+	if rv == cryptoki.CKR_OK && from != device {
+		rv = cryptoki.CKR_DEVICE_ERROR // replaced once more
+	}
 	if rv != cryptoki.CKR_OK {
 		return nil, rv
 	}
@@ -140,7 +174,7 @@ func (a *Application) again(ctx context.Context, device *backend.Device, handle 
 		found = o
 	}
 	a.remove(handle, e)
-	if found == nil || from != device {
+	if found == nil {
 		return nil, cryptoki.CKR_OK
 	}
 	// Another handle may have been given out for it meanwhile; both are good.

@@ -3,15 +3,17 @@ package proxy
 import (
 	"context"
 
+	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
-// hold makes sure that a client's session has one of the device.
-func (a *Application) hold(ctx context.Context, s *session) cryptoki.RV {
+// hold makes sure that a client's session has one of the device, whose handles are in the
+// call that comes; nil if there are none.
+func (a *Application) hold(ctx context.Context, s *session, device *backend.Device) cryptoki.RV {
 	if len(s.operations) > 0 {
-		return a.resume(ctx, s)
+		return a.resume(ctx, s, device)
 	}
-	l, err := s.token.pool.acquire(ctx, a.who)
+	l, err := s.token.pool.acquireOn(ctx, a.who, device)
 	if err != nil {
 		return away(err)
 	}
@@ -22,36 +24,52 @@ func (a *Application) hold(ctx context.Context, s *session) cryptoki.RV {
 // resume takes back the device's session that has the operations of a client's session.
 // If it was taken away or went with the plugin, operations that only were initialised
 // begin again on another, and nobody is the wiser. One that was fed data is lost.
-func (a *Application) resume(ctx context.Context, s *session) cryptoki.RV {
-	if s.lease.claim() && !isClosed(s.lease.device.Gone) {
-		return cryptoki.CKR_OK
-	}
-	for _, op := range s.operations {
-		if op.fed {
+func (a *Application) resume(ctx context.Context, s *session, device *backend.Device) cryptoki.RV {
+	if !s.lease.claim() || isClosed(s.lease.device.Gone) {
+		if rv := a.beginAgain(ctx, s); rv != cryptoki.CKR_OK {
 			s.lose()
-			return cryptoki.CKR_DEVICE_ERROR
+			return rv
 		}
 	}
-	s.lease.release(false)
-	l, err := s.token.pool.acquire(ctx, a.who)
-	if err != nil {
-		s.operations, s.lease = nil, nil
-		return away(err)
+	if device != nil && device != s.lease.device {
+		s.rest()
+		return cryptoki.CKR_DEVICE_ERROR
 	}
-	s.lease = l
+	return cryptoki.CKR_OK
+}
+
+// beginAgain begins the operations of a session on another one of the device.
+func (a *Application) beginAgain(ctx context.Context, s *session) cryptoki.RV {
+	s.drop(false)
+	// The keys first: who holds a session must not wait for a second one.
+	var keys []*entry
+	var calls []cryptoki.Call
 	for k, op := range s.operations {
+		if op.fed {
+			return cryptoki.CKR_DEVICE_ERROR
+		}
 		call := op.init
 		if k != digesting {
 			e, rv := a.resolve(ctx, s, call.Numbers[1])
 			if rv != cryptoki.CKR_OK || e == nil {
-				s.lose()
 				return cryptoki.CKR_DEVICE_ERROR
 			}
-			call.Numbers[1] = e.object.handle
+			keys, call.Numbers[1] = append(keys, e), e.object.handle
 		}
+		calls = append(calls, call)
+	}
+	device, ok := where(keys...)
+	if !ok {
+		return cryptoki.CKR_DEVICE_ERROR
+	}
+	l, err := s.token.pool.acquireOn(ctx, a.who, device)
+	if err != nil {
+		return away(err)
+	}
+	s.lease = l
+	for _, call := range calls {
 		answer, err := l.do(ctx, &call)
 		if err != nil || answer.RV != cryptoki.CKR_OK {
-			s.lose()
 			return cryptoki.CKR_DEVICE_ERROR
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -28,8 +29,8 @@ func (a *Application) generate(ctx context.Context, s *session, call *cryptoki.C
 	if rv := a.mayMake(s, authz.ObjectGenerate, o, call.Mechanism); rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
-	answer, device := s.made(ctx, a, o.onToken, call)
-	return a.finish(ctx, s, call, answer, device, deed{authz.ObjectGenerate, o.Object})
+	plan := plan{makes: authz.ObjectGenerate, targets: []target{o}}
+	return a.make(ctx, s, plan, call, deed{authz.ObjectGenerate, o.Object})
 }
 
 // generatePair makes both keys in the same place: one of a pair that lasts, and one
@@ -42,13 +43,13 @@ func (a *Application) generatePair(ctx context.Context, s *session, call *crypto
 			return cryptoki.Refuse(rv)
 		}
 	}
-	answer, device := s.made(ctx, a, public.onToken && private.onToken, call)
-	return a.finish(ctx, s, call, answer, device,
+	plan := plan{makes: authz.ObjectGenerate, targets: []target{public, private}}
+	return a.make(ctx, s, plan, call,
 		deed{authz.ObjectGenerate, public.Object}, deed{authz.ObjectGenerate, private.Object})
 }
 
-// key resolves a handle for a use of the key, which is nobody's business for session
-// objects of the client's own. An invisible key has the handle 0 to the device.
+// key resolves a handle for a use of the key. An invisible key has the handle 0 to the
+// device.
 func (a *Application) key(ctx context.Context, s *session, op authz.ObjectOperation, m *cryptoki.Mechanism, handle *uint64) (*entry, cryptoki.RV) {
 	e, rv := a.resolve(ctx, s, *handle)
 	if rv != cryptoki.CKR_OK {
@@ -58,8 +59,8 @@ func (a *Application) key(ctx context.Context, s *session, op authz.ObjectOperat
 	if e == nil {
 		return nil, cryptoki.CKR_OK
 	}
-	if e.owner == nil {
-		if rv := a.permit(s.token, op, e.object.authz(s.token), m); rv != cryptoki.CKR_OK {
+	if o, asked := e.named(); asked {
+		if rv := a.permit(s.token, op, o, m); rv != cryptoki.CKR_OK {
 			return nil, rv
 		}
 	}
@@ -78,15 +79,33 @@ func (a *Application) wrap(ctx context.Context, s *session, call *cryptoki.Call)
 	if rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
-	answer, _ := s.token.once(ctx, a.who, call)
+	device, ok := where(under, e)
+	if !ok {
+		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
+	}
+	answer, _ := s.token.once(ctx, a.who, device, call)
 	switch {
 	case under == nil || e == nil:
 		return ofNothing(answer)
 	case call.Room.Null:
 		return answer
 	}
-	return a.done(s.token, call.Mechanism, answer,
-		deed{authz.ObjectWrap, under.object.authz(s.token)}, deed{authz.ObjectExport, e.object.authz(s.token)})
+	return a.done(s.token, call.Mechanism, answer, under.deed(authz.ObjectWrap), e.deed(authz.ObjectExport))
+}
+
+// where is the device that objects are on, nil if there are none, unless it was replaced
+// between one and the other.
+func where(entries ...*entry) (device *backend.Device, ok bool) {
+	for _, e := range entries {
+		switch {
+		case e == nil:
+		case device == nil:
+			device = e.object.device
+		case device != e.object.device:
+			return nil, false
+		}
+	}
+	return device, true
 }
 
 // derive makes a key out of another, also out of one that comes wrapped.
@@ -105,15 +124,20 @@ func (a *Application) derive(ctx context.Context, s *session, use, makes authz.O
 			return cryptoki.Refuse(rv)
 		}
 	}
-	answer, device := s.made(ctx, a, o.onToken, call)
+	// Said in so many words, because the key that it is made with may have a template of
+	// its own that says otherwise (CKA_UNWRAP_TEMPLATE, CKA_DERIVE_TEMPLATE).
+	call.Templates[0] = with(call.Templates[0], cryptoki.CKA_TOKEN, o.onToken)
+	plan := plan{makes: makes, targets: []target{o}}
 	if base == nil {
+		answer, _ := s.made(ctx, a, plan, call)
 		return ofNothing(answer)
 	}
-	deeds := []deed{{use, base.object.authz(s.token)}}
+	plan.device = base.object.device
+	deeds := []deed{base.deed(use)}
 	if o.onToken {
 		deeds = append(deeds, deed{makes, o.Object})
 	}
-	return a.finish(ctx, s, call, answer, device, deeds...)
+	return a.make(ctx, s, plan, call, deeds...)
 }
 
 // ofNothing is the device's answer to a call with a key that there is not.
@@ -130,6 +154,6 @@ func (a *Application) random(ctx context.Context, s *session, call *cryptoki.Cal
 	if rv := a.permit(s.token, authz.TokenRandom, authz.Object{Token: s.token.name}, nil); rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
-	answer, _ := s.token.once(ctx, a.who, call)
+	answer, _ := s.token.once(ctx, a.who, nil, call)
 	return a.done(s.token, nil, answer, deed{authz.TokenRandom, authz.Object{}})
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
-	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -34,7 +33,7 @@ func (a *Application) manage(ctx context.Context, s *session, call *cryptoki.Cal
 	case cryptoki.GetAttributeValue:
 		return a.attributes(ctx, s, e, call)
 	default: // C_GetObjectSize
-		answer, _ := s.token.once(ctx, a.who, call)
+		answer, _ := s.token.once(ctx, a.who, e.object.device, call)
 		return answer
 	}
 }
@@ -89,80 +88,38 @@ func (a *Application) mayMake(s *session, op authz.ObjectOperation, o target, m 
 	}
 }
 
-// made makes a call that makes objects, where they will last as long as they should.
-func (s *session) made(ctx context.Context, a *Application, onToken bool, call *cryptoki.Call) (*cryptoki.Answer, *backend.Device) {
-	if onToken {
-		return s.token.once(ctx, a.who, call)
-	}
-	return s.token.keep(ctx, call)
-}
-
-// admit gives the client a handle of an object that was made for it, in the place of
-// the device's.
-func (a *Application) admit(ctx context.Context, s *session, device *backend.Device, handle *uint64) cryptoki.RV {
-	s.token.forget(*handle)
-	o, rv := s.token.describe(ctx, a.who, device, *handle)
-	if rv != cryptoki.CKR_OK {
-		return rv
-	}
-	if o == nil {
-		return cryptoki.CKR_DEVICE_ERROR
-	}
-	owner := s
-	if o.onToken {
-		owner = nil
-	}
-	*handle = a.enter(s.token, o, owner)
-	return cryptoki.CKR_OK
-}
-
-// finish records a call that makes an object or a pair, and gives the client the handles.
-func (a *Application) finish(ctx context.Context, s *session, call *cryptoki.Call, answer *cryptoki.Answer, device *backend.Device, deeds ...deed) *cryptoki.Answer {
-	handles := 1
-	if call.Function == cryptoki.GenerateKeyPair {
-		handles = 2
-	}
-	if answer.RV == cryptoki.CKR_OK {
-		for i := range handles {
-			if rv := a.admit(ctx, s, device, &answer.Numbers[i]); rv != cryptoki.CKR_OK {
-				answer = cryptoki.Refuse(rv)
-				break
-			}
-		}
-	}
-	return a.done(s.token, call.Mechanism, answer, deeds...)
-}
-
 func (a *Application) create(ctx context.Context, s *session, call *cryptoki.Call) *cryptoki.Answer {
 	o := named(s.token, call.Templates[0], unnamed(call.Templates[0]))
 	if rv := a.mayMake(s, authz.ObjectCreate, o, nil); rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
-	answer, device := s.made(ctx, a, o.onToken, call)
-	return a.finish(ctx, s, call, answer, device, deed{authz.ObjectCreate, o.Object})
+	plan := plan{makes: authz.ObjectCreate, targets: []target{o}}
+	return a.make(ctx, s, plan, call, deed{authz.ObjectCreate, o.Object})
 }
 
+// copyObject makes a session object that goes on to be governed by the grants on the
+// original, or an object of the token that is governed by those on its own name.
 func (a *Application) copyObject(ctx context.Context, s *session, e *entry, call *cryptoki.Call) *cryptoki.Answer {
-	if e.owner == nil {
-		if rv := a.permit(s.token, authz.ObjectCopy, e.object.authz(s.token), nil); rv != cryptoki.CKR_OK {
+	original, asked := e.named()
+	if asked {
+		if rv := a.permit(s.token, authz.ObjectCopy, original, nil); rv != cryptoki.CKR_OK {
 			return cryptoki.Refuse(rv)
 		}
 	}
-	old := target{Object: e.object.authz(s.token), onToken: e.object.onToken, private: e.object.private}
-	o := named(s.token, call.Templates[0], old)
-	if !o.onToken && old.onToken {
-		// The device makes it as lasting as the original unless the template says so.
-		call.Templates[0] = with(call.Templates[0], cryptoki.CKA_TOKEN, false)
-	}
-	deeds := []deed{{authz.ObjectCopy, old.Object}}
-	if o.onToken || e.owner != nil {
+	o := named(s.token, call.Templates[0], target{e.object.authz(s.token), e.object.onToken, e.object.private})
+	// The device makes it as lasting as the original unless the template says so.
+	call.Templates[0] = with(call.Templates[0], cryptoki.CKA_TOKEN, o.onToken)
+	plan := plan{makes: authz.ObjectCreate, targets: []target{o}, device: e.object.device}
+	deeds := []deed{{authz.ObjectCopy, original}}
+	if asked && !o.onToken {
+		plan.like = &original
+	} else {
 		if rv := a.mayMake(s, authz.ObjectCreate, o, nil); rv != cryptoki.CKR_OK {
 			return cryptoki.Refuse(rv)
 		}
 		deeds = append(deeds, deed{authz.ObjectCreate, o.Object})
 	}
-	answer, device := s.made(ctx, a, o.onToken, call)
-	return a.finish(ctx, s, call, answer, device, deeds...)
+	return a.make(ctx, s, plan, call, deeds...)
 }
 
 // with is a template in which an attribute has a value.
@@ -175,11 +132,11 @@ func with(template []cryptoki.Attribute, attribute uint64, value bool) []cryptok
 
 func (a *Application) destroy(ctx context.Context, s *session, handle uint64, e *entry, call *cryptoki.Call) *cryptoki.Answer {
 	if e.owner != nil {
-		answer, _ := s.token.keep(ctx, call)
+		answer := s.token.change(ctx, e.keeper, call)
 		if answer.RV == cryptoki.CKR_OK {
 			a.remove(handle, e)
-			s.token.forget(e.object.handle)
 		}
+		s.token.forget(e.object.handle)
 		return answer
 	}
 	if !s.rw {
@@ -189,39 +146,49 @@ func (a *Application) destroy(ctx context.Context, s *session, handle uint64, e 
 	if rv := a.permit(s.token, authz.ObjectDestroy, o, nil); rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
-	answer, _ := s.token.once(ctx, a.who, call)
+	answer, _ := s.token.once(ctx, a.who, e.object.device, call)
 	if answer.RV == cryptoki.CKR_OK {
 		a.remove(handle, e)
-		s.token.forget(e.object.handle)
 	}
+	s.token.forget(e.object.handle)
 	return a.done(s.token, nil, answer, deed{authz.ObjectDestroy, o})
 }
 
 func (a *Application) modify(ctx context.Context, s *session, e *entry, call *cryptoki.Call) *cryptoki.Answer {
-	old := target{Object: e.object.authz(s.token), onToken: e.object.onToken, private: e.object.private}
+	old := target{e.object.authz(s.token), e.object.onToken, e.object.private}
 	next := named(s.token, call.Templates[0], old)
 	switch {
-	case e.object.onToken && !s.rw:
+	case old.onToken && !s.rw:
 		return cryptoki.Refuse(cryptoki.CKR_SESSION_READ_ONLY)
 	case a.reserved(next.Label, next.ID):
 		return cryptoki.Refuse(cryptoki.CKR_ATTRIBUTE_VALUE_INVALID)
-	case e.owner == nil:
-		for _, o := range []authz.Object{old.Object, next.Object} {
-			if rv := a.permit(s.token, authz.ObjectModify, o, nil); rv != cryptoki.CKR_OK {
-				return cryptoki.Refuse(rv)
-			}
+	case next.onToken != old.onToken:
+		return cryptoki.Refuse(cryptoki.CKR_ATTRIBUTE_READ_ONLY)
+	case e.owner != nil:
+		return a.modifyOwn(ctx, s, e, call)
+	}
+	for _, o := range []authz.Object{old.Object, next.Object} {
+		if rv := a.permit(s.token, authz.ObjectModify, o, nil); rv != cryptoki.CKR_OK {
+			return cryptoki.Refuse(rv)
 		}
 	}
-	answer, device := s.made(ctx, a, old.onToken, call)
+	answer, _ := s.token.once(ctx, a.who, e.object.device, call)
 	s.token.forget(e.object.handle)
-	if answer.RV == cryptoki.CKR_OK && e.owner != nil {
-		if o, rv := s.token.describe(ctx, a.who, device, e.object.handle); rv == cryptoki.CKR_OK && o != nil {
-			e.object = o
-		}
-	}
 	deeds := []deed{{authz.ObjectModify, old.Object}}
 	if next.Label != old.Label || !bytes.Equal(next.ID, old.ID) {
 		deeds = append(deeds, deed{authz.ObjectModify, next.Object})
 	}
 	return a.done(s.token, nil, answer, deeds...)
+}
+
+// modifyOwn changes a session object.
+func (a *Application) modifyOwn(ctx context.Context, s *session, e *entry, call *cryptoki.Call) *cryptoki.Answer {
+	answer := s.token.change(ctx, e.keeper, call)
+	s.token.forget(e.object.handle)
+	if answer.RV == cryptoki.CKR_OK {
+		if o, rv := s.token.describe(ctx, a.who, e.object.device, e.object.handle); rv == cryptoki.CKR_OK && o != nil {
+			e.object = o
+		}
+	}
+	return a.done(s.token, nil, answer, deed{authz.ObjectModify, e.object.authz(s.token)})
 }

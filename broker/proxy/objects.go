@@ -48,24 +48,31 @@ type objects struct {
 	mu     sync.Mutex
 	device *backend.Device
 	known  map[uint64]*object
+	forgot uint64 // so many times
 }
 
 // maxKnown bounds the objects that are remembered.
 const maxKnown = 1 << 16
 
-func (c *objects) lookUp(device *backend.Device, handle uint64) *object {
+// lookUp returns nil for what is not known, and a mark for remember.
+func (c *objects) lookUp(device *backend.Device, handle uint64) (o *object, mark uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := c.known[handle]
+	o = c.known[handle]
 	if c.device != device || o == nil || c.now().Sub(o.read) > fresh {
-		return nil
+		return nil, c.forgot
 	}
-	return o
+	return o, c.forgot
 }
 
-func (c *objects) remember(o *object) {
+// remember keeps what was read after the mark, unless something was changed meanwhile:
+// perhaps that.
+func (c *objects) remember(o *object, mark uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.forgot != mark {
+		return
+	}
 	if c.device != o.device || len(c.known) >= maxKnown {
 		c.device = o.device
 		clear(c.known)
@@ -76,12 +83,14 @@ func (c *objects) remember(o *object) {
 func (c *objects) forget(handle uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forgot++
 	delete(c.known, handle)
 }
 
 // describe returns what a device says of an object, nil if it is not there.
 func (t *token) describe(ctx context.Context, who authz.Identity, device *backend.Device, handle uint64) (*object, cryptoki.RV) {
-	if o := t.lookUp(device, handle); o != nil {
+	o, mark := t.lookUp(device, handle)
+	if o != nil {
 		return o, cryptoki.CKR_OK
 	}
 	const room = 256 // for most labels and IDs
@@ -97,12 +106,12 @@ func (t *token) describe(ctx context.Context, who authz.Identity, device *backen
 			{Type: cryptoki.CKA_ALWAYS_AUTHENTICATE, Length: 1},
 		}},
 	}
-	answer, from := t.once(ctx, who, call)
+	answer, _ := t.once(ctx, who, device, call)
 	if answer.RV == cryptoki.CKR_BUFFER_TOO_SMALL {
 		for i := range call.Templates[0] {
 			call.Templates[0][i].Length = maxName
 		}
-		answer, from = t.once(ctx, who, call)
+		answer, _ = t.once(ctx, who, device, call)
 	}
 	switch answer.RV {
 	case cryptoki.CKR_OK, cryptoki.CKR_ATTRIBUTE_TYPE_INVALID, cryptoki.CKR_ATTRIBUTE_SENSITIVE:
@@ -111,15 +120,11 @@ func (t *token) describe(ctx context.Context, who authz.Identity, device *backen
 	default:
 		return nil, answer.RV
 	}
-	if from != device {
-		return nil, cryptoki.CKR_OK // another process, and another object
-	}
-	o := read(answer.Attributes)
-	if o == nil {
+	if o = read(answer.Attributes); o == nil {
 		return nil, cryptoki.CKR_OK
 	}
 	o.device, o.handle, o.read = device, handle, t.now()
-	t.remember(o)
+	t.remember(o, mark)
 	return o, cryptoki.CKR_OK
 }
 

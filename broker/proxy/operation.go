@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/backend"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -86,17 +87,18 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 		return s.cancel(k)
 	}
 	op := &operation{init: keepable(call)}
-	if rv := a.permitBegin(ctx, s, k, call, op); rv != cryptoki.CKR_OK {
+	device, rv := a.permitBegin(ctx, s, k, call, op)
+	if rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
-	if rv := a.hold(ctx, s); rv != cryptoki.CKR_OK {
+	if rv := a.hold(ctx, s, device); rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
 	answer, err := s.lease.do(ctx, call)
 	if err == nil && answer.RV == cryptoki.CKR_OPERATION_ACTIVE && len(s.operations) == 0 {
 		// Something was left on the session by whoever had it before.
 		s.drop(false)
-		if rv := a.hold(ctx, s); rv != cryptoki.CKR_OK {
+		if rv := a.hold(ctx, s, device); rv != cryptoki.CKR_OK {
 			return cryptoki.Refuse(rv)
 		}
 		answer, err = s.lease.do(ctx, call)
@@ -116,18 +118,20 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 }
 
 // permitBegin decides on the key of an operation, and puts the device's handle of it
-// into the call.
-func (a *Application) permitBegin(ctx context.Context, s *session, k kind, call *cryptoki.Call, op *operation) cryptoki.RV {
+// into the call. It returns that device.
+func (a *Application) permitBegin(ctx context.Context, s *session, k kind, call *cryptoki.Call, op *operation) (*backend.Device, cryptoki.RV) {
 	op.rights = a.rights()
 	if k == digesting {
 		op.object = authz.Object{Token: s.token.name}
-		return a.permit(s.token, authz.TokenDigest, op.object, call.Mechanism)
+		return nil, a.permit(s.token, authz.TokenDigest, op.object, call.Mechanism)
 	}
 	e, rv := a.key(ctx, s, uses[k], call.Mechanism, &call.Numbers[1])
-	if rv == cryptoki.CKR_OK && e != nil {
-		op.object, op.own = e.object.authz(s.token), e.owner != nil
+	if rv != cryptoki.CKR_OK || e == nil {
+		return nil, rv
 	}
-	return rv
+	object, asked := e.named()
+	op.object, op.own = object, !asked
+	return e.object.device, cryptoki.CKR_OK
 }
 
 // permitted decides again on an operation when the client's rights are others than those
@@ -158,16 +162,17 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 		}
 	}
 	var digested []deed
+	var device *backend.Device
 	if call.Function == cryptoki.DigestKey {
 		e, rv := a.key(ctx, s, authz.ObjectDigestKey, nil, &call.Numbers[1])
 		if rv != cryptoki.CKR_OK {
 			return cryptoki.Refuse(rv)
 		}
 		if e != nil {
-			digested = append(digested, deed{authz.ObjectDigestKey, e.object.authz(s.token)})
+			digested, device = append(digested, e.deed(authz.ObjectDigestKey)), e.object.device
 		}
 	}
-	if rv := a.resume(ctx, s); rv != cryptoki.CKR_OK {
+	if rv := a.resume(ctx, s, device); rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
 	answer, err := s.lease.do(ctx, call)

@@ -25,12 +25,14 @@ type pool struct {
 
 	mu      sync.Mutex
 	device  *backend.Device // whose sessions these are, nil at first
+	met     int             // devices so far: what was lent before the last is none of these
 	idle    []cryptoki.Session
 	open    int // sessions there are, lent or idle or being opened
 	most    int // that there may be
 	waiting []*waiter
 	parked  []*lease // the oldest first
 	lent    map[authz.Identity]int
+	moved   chan struct{} // closed when something is parked while others wait
 	counts  Counts
 }
 
@@ -43,6 +45,7 @@ type waiter struct {
 // right is a session of a device, or the right to open one.
 type right struct {
 	device  *backend.Device
+	met     int
 	session cryptoki.Session // nil: to be opened
 }
 
@@ -50,6 +53,7 @@ type right struct {
 type lease struct {
 	pool    *pool
 	device  *backend.Device
+	met     int // pool.met of then
 	session cryptoki.Session
 	who     authz.Identity
 
@@ -68,6 +72,7 @@ const soon = 20 * time.Millisecond
 var (
 	errQueue = errors.New("no session of the token became free in time")
 	errGone  = errors.New("the device went away while a session was waited for")
+	errMoved = errors.New("the device was replaced after a handle was looked up")
 )
 
 func isClosed(done <-chan struct{}) bool {
@@ -80,7 +85,7 @@ func isClosed(done <-chan struct{}) bool {
 }
 
 func newPool(b Backend, limits Limits) *pool {
-	return &pool{backend: b, limits: limits, lent: map[authz.Identity]int{}}
+	return &pool{backend: b, limits: limits, lent: map[authz.Identity]int{}, moved: make(chan struct{})}
 }
 
 // acquire lends a session. It fails with errQueue, with the return value of the device
@@ -88,20 +93,43 @@ func newPool(b Backend, limits Limits) *pool {
 func (p *pool) acquire(ctx context.Context, who authz.Identity) (*lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.limits.SessionWait)
 	defer cancel()
-	got, err := p.take(ctx, who)
-	for errors.Is(err, errGone) {
-		got, err = p.take(ctx, who)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if got.session == nil {
-		if got.session, err = got.device.OpenSession(ctx); err != nil {
-			p.refused(got.device, who, err)
+	for {
+		got, err := p.take(ctx, who)
+		if errors.Is(err, errGone) {
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
+		if got.session == nil {
+			if got.session, err = got.open(ctx); err != nil {
+				if p.refused(got, who, err) {
+					continue
+				}
+				return nil, err
+			}
+		}
+		return &lease{pool: p, device: got.device, met: got.met, session: got.session, who: who}, nil
 	}
-	return &lease{pool: p, device: got.device, session: got.session, who: who}, nil
+}
+
+// open opens the session that there is a right to. It takes as long as any call, however
+// long the right to it was waited for.
+func (r right) open(ctx context.Context) (cryptoki.Session, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.device.CallTimeout)
+	defer cancel()
+	return r.device.OpenSession(ctx)
+}
+
+// acquireOn is acquire for a call with handles of this device, which in another process
+// of the plugin are those of other objects. Where there are none it is nil.
+func (p *pool) acquireOn(ctx context.Context, who authz.Identity, device *backend.Device) (*lease, error) {
+	l, err := p.acquire(ctx, who)
+	if err == nil && device != nil && l.device != device {
+		l.release(true)
+		return nil, errMoved
+	}
+	return l, err
 }
 
 // take gets a session or the right to open one, and waits for it if need be.
@@ -110,52 +138,55 @@ func (p *pool) take(ctx context.Context, who authz.Identity) (right, error) {
 		return right{}, err // locked no more
 	}
 	defer p.mu.Unlock()
-	p.lent[who]++
 	if n := len(p.idle); n > 0 {
 		session := p.idle[n-1]
 		p.idle = p.idle[:n-1]
-		return right{p.device, session}, nil
+		p.lent[who]++
+		return p.right(session), nil
 	}
 	if p.open < p.most {
 		p.open++
-		return right{p.device, nil}, nil
+		p.lent[who]++
+		return p.right(nil), nil
 	}
 	w := &waiter{who: who, ready: make(chan right, 1)}
 	p.waiting = append(p.waiting, w)
 	for {
 		patience := p.stealable()
 		if patience <= 0 {
-			p.drop(w)
 			shut(p.steal().session)
-			return right{p.device, nil}, nil
+			p.hand(nil) // to whose turn it is
+			patience = p.stealable()
 		}
-		if got, ok := p.await(ctx, w, patience); ok {
+		if got, ok := p.await(ctx, w, max(0, patience)); ok {
 			return got, nil
 		}
 		switch {
 		case ctx.Err() != nil:
 			p.drop(w)
-			p.unlend(who)
 			p.counts.Late++
 			return right{}, errQueue
 		case isClosed(p.device.Gone):
 			p.drop(w)
-			p.unlend(who)
 			return right{}, errGone
 		}
 	}
 }
 
-// await waits without the lock, until something comes, the device is gone or patience
-// ends.
+// right is one to a session of the present device.
+func (p *pool) right(session cryptoki.Session) right { return right{p.device, p.met, session} }
+
+// await waits without the lock, until something comes, something is parked, the device is
+// gone or patience ends.
 func (p *pool) await(ctx context.Context, w *waiter, patience time.Duration) (got right, ok bool) {
-	gone := p.device.Gone
+	gone, moved := p.device.Gone, p.moved
 	p.mu.Unlock()
 	timer := time.NewTimer(patience)
 	select {
 	case got = <-w.ready:
 		ok = true
 	case <-timer.C:
+	case <-moved:
 	case <-gone:
 	case <-ctx.Done():
 	}
@@ -198,6 +229,7 @@ func (p *pool) meet(device *backend.Device) {
 		shut(session)
 	}
 	p.device, p.idle, p.open, p.most = device, nil, 0, device.MaxSessions()
+	p.met++
 	for _, l := range p.parked {
 		l.parked, l.taken = false, true
 		shut(l.session)
@@ -259,33 +291,36 @@ func (p *pool) hand(session cryptoki.Session) bool {
 	}
 	next := 0
 	for i, w := range p.waiting {
-		// A waiter counts among those who have one already.
 		if p.lent[w.who] < p.lent[p.waiting[next].who] {
 			next = i
 		}
 	}
-	p.waiting[next].ready <- right{p.device, session}
+	w := p.waiting[next]
+	p.lent[w.who]++
+	w.ready <- p.right(session)
 	p.waiting = slices.Delete(p.waiting, next, next+1)
 	return true
 }
 
 // refused gives back the right to open a session that the device would not open. When
-// it has too few, there are fewer from now on.
-func (p *pool) refused(device *backend.Device, who authz.Identity, err error) {
+// it has too few, there are fewer from now on, and if there are any at all refused reports
+// that it is worth while to wait for one.
+func (p *pool) refused(r right, who authz.Identity, err error) (wait bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unlend(who)
-	if p.device != device {
-		return
+	if p.met != r.met || isClosed(r.device.Gone) {
+		return isClosed(r.device.Gone)
 	}
 	p.open--
 	if errors.Is(err, cryptoki.CKR_SESSION_COUNT) {
 		p.most = max(1, p.open)
-		return
+		wait = p.open > 0
 	}
 	if p.open < p.most && p.hand(nil) {
 		p.open++
 	}
+	return wait
 }
 
 // release brings a session back. One that has an operation on it, or died, is closed.
@@ -301,9 +336,9 @@ func (l *lease) release(clean bool) {
 	}
 	l.taken = true
 	p.unlend(l.who)
-	if !clean || p.device != l.device {
+	if !clean || p.met != l.met {
 		shut(l.session)
-		if p.device == l.device && !p.hand(nil) {
+		if p.met == l.met && !p.hand(nil) {
 			p.open--
 		}
 		return
@@ -323,6 +358,11 @@ func (l *lease) park(fed bool) {
 	}
 	l.parked, l.fed, l.since = true, fed, time.Now()
 	p.parked = append(p.parked, l)
+	if len(p.waiting) > 0 {
+		// Who waits has to know when it may be taken away.
+		close(p.moved)
+		p.moved = make(chan struct{})
+	}
 }
 
 // claim takes the session back for a call. It reports whether it was still there.

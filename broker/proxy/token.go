@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
 	"github.com/kmsbroker/kmsbroker/broker/backend"
@@ -23,7 +24,8 @@ type token struct {
 	// keeping is held for a call on the session that session objects are made on. They
 	// last as long as it does, and are destroyed one by one when their clients end.
 	keeping sync.Mutex
-	keeper  *lease
+	keeper  atomic.Pointer[lease] // changed while keeping is held; nil while there are none
+	kept    int                   // objects on it
 }
 
 func newToken(t Token, slot uint64, config Config) *token {
@@ -33,13 +35,11 @@ func newToken(t Token, slot uint64, config Config) *token {
 	}
 }
 
-// nobody is whose the keeper is.
-var nobody = authz.Identity{App: "session objects"}
-
-// once makes a call that needs nothing of other calls, on a session of its own.
-func (t *token) once(ctx context.Context, who authz.Identity, call *cryptoki.Call) (*cryptoki.Answer, *backend.Device) {
+// once makes a call that needs nothing of other calls, on a session of its own. The
+// handles in it are those of this device, nil if there are none.
+func (t *token) once(ctx context.Context, who authz.Identity, device *backend.Device, call *cryptoki.Call) (*cryptoki.Answer, *backend.Device) {
 	for attempt := 0; ; attempt++ {
-		l, err := t.pool.acquire(ctx, who)
+		l, err := t.pool.acquireOn(ctx, who, device)
 		if err != nil {
 			return cryptoki.Refuse(away(err)), nil
 		}
@@ -59,30 +59,6 @@ func (t *token) once(ctx context.Context, who authz.Identity, call *cryptoki.Cal
 			return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR), nil
 		}
 	}
-}
-
-// keep makes a call that makes session objects.
-func (t *token) keep(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, *backend.Device) {
-	t.keeping.Lock()
-	defer t.keeping.Unlock()
-	if t.keeper != nil && isClosed(t.keeper.device.Gone) {
-		t.keeper.release(false)
-		t.keeper = nil
-	}
-	if t.keeper == nil {
-		l, err := t.pool.acquire(ctx, nobody)
-		if err != nil {
-			return cryptoki.Refuse(away(err)), nil
-		}
-		t.keeper = l
-	}
-	answer, err := t.keeper.do(ctx, call)
-	if err != nil || ownFault(answer.RV) {
-		t.keeper.release(false)
-		t.keeper = nil
-		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR), nil
-	}
-	return answer, t.keeper.device
 }
 
 // ownFault reports a return value that is about the session or the login that is lent,
