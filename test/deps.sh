@@ -13,6 +13,17 @@ command -v python3 >/dev/null || missing+=(python3)
 command -v curl >/dev/null || missing+=(curl)
 [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
 [ -e /usr/include/p11-kit-1/p11-kit/pkcs11.h ] || missing+=(libp11-kit-dev)
+# What calls the PKCS#11 socket, and p11-kit's own server beside it.
+command -v p11-kit >/dev/null || missing+=(p11-kit)
+exists() { [ -e "$1" ]; }
+exists /usr/lib/*/pkcs11/p11-kit-client.so || missing+=(p11-kit-modules)
+exists /usr/lib/*/engines-3/pkcs11.so || missing+=(libengine-pkcs11-openssl)
+command -v pkcs11-tool >/dev/null || missing+=(opensc)
+command -v certtool >/dev/null || missing+=(gnutls-bin)
+command -v openssl >/dev/null || missing+=(openssl)
+command -v ssh-add >/dev/null || missing+=(openssh-client)
+command -v git >/dev/null || missing+=(git)
+command -v javac >/dev/null || missing+=(default-jdk-headless)
 if [ "${1:-}" = system ]; then
 	command -v pkcsslotd >/dev/null || missing+=(opencryptoki)
 	command -v debootstrap >/dev/null || missing+=(debootstrap)
