@@ -128,6 +128,7 @@ func (r *reader) results(v Version, call *cryptoki.Call, a *cryptoki.Answer) {
 		return
 	case cryptoki.GetAttributeValue:
 		a.Attributes = r.template(0)
+		dropFillers(a.Attributes, call.Templates[0])
 		a.RV = cryptoki.RV(r.uint64())
 		return
 	case cryptoki.DeriveKey2:
@@ -151,6 +152,19 @@ func (r *reader) results(v Version, call *cryptoki.Call, a *cryptoki.Answer) {
 		for i := range signatures[call.Function].response {
 			a.Numbers[i] = r.uint64()
 		}
+	}
+}
+
+// dropFillers takes away what stands in the place of a value where there was no room for
+// one: a number or a byte, as these come even with a length that comes alone.
+func dropFillers(attributes, asked []cryptoki.Attribute) {
+	for i := range min(len(attributes), len(asked)) {
+		a := &attributes[i]
+		kind := kindOf(a.Type)
+		if (kind == isUlong || kind == isByte) && a.Type == asked[i].Type && uint64(len(a.Value)) > asked[i].Length {
+			a.Value = nil
+		}
+		dropFillers(a.Nested, asked[i].Nested)
 	}
 }
 

@@ -187,6 +187,27 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestLengths is a question for lengths, which come without values also for attributes of
+// which something always follows.
+func TestLengths(t *testing.T) {
+	var asked, lengths []cryptoki.Attribute
+	for attribute, length := range map[uint64]uint64{
+		cryptoki.CKA_LABEL: 6, cryptoki.CKA_CLASS: 8, cryptoki.CKA_TOKEN: 1, cryptoki.CKA_ALLOWED_MECHANISMS: 16, cryptoki.CKA_VALUE: cryptoki.Unavailable,
+	} {
+		asked = append(asked, cryptoki.Attribute{Type: attribute})
+		lengths = append(lengths, cryptoki.Attribute{Type: attribute, Length: length})
+	}
+	call := &cryptoki.Call{Function: cryptoki.GetAttributeValue, Templates: [2][]cryptoki.Attribute{asked}}
+	body, err := Latest.AppendAnswer(nil, call, &cryptoki.Answer{Attributes: lengths})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Latest.ParseAnswer(body, call)
+	if err != nil || !reflect.DeepEqual(got.Attributes, lengths) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, lengths)
+	}
+}
+
 func TestBounds(t *testing.T) {
 	deep := []cryptoki.Attribute{{Type: cryptoki.CKA_ID}}
 	for range maxDepth + 2 {
