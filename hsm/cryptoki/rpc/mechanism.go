@@ -22,17 +22,17 @@ func (w *writer) mechanism(v Version, m *cryptoki.Mechanism) {
 	w.uint32(uint32(m.Type))
 	switch {
 	case v >= 2 && bare(m.Type):
-		if m.Parameter != nil {
-			w.fail("mechanism %#x has a parameter for which the protocol has no place", m.Type)
-		}
-		return
+		return // a parameter that somebody gave all the same has no place, and no use
 	case v >= 2 && m.Parameter == nil:
 		w.byte(0)
 		return
 	case v >= 2:
 		w.byte(1)
-	case m.Parameter == nil:
+	case m.Parameter == nil && shapeOf(m.Type) == asBytes:
 		w.bytes(nil)
+		return
+	case m.Parameter == nil:
+		w.fail("mechanism %#x has no parameter, for which the protocol has no place", m.Type)
 		return
 	}
 	w.parameter(m.Parameter)
