@@ -161,3 +161,10 @@ ck_ulong ck_do(ck_function_list *list, unsigned int function, ck_call *c)
 	}
 	return not_supported;
 }
+
+void ck_legacy(ck_function_list *list, ck_ulong session, ck_ulong *status, ck_ulong *cancel)
+{
+	u (*f[2])(u) = {(u(*)(u))list->functions[65], (u(*)(u))list->functions[66]};
+	*status = f[0] ? f[0](session) : not_supported;
+	*cancel = f[1] ? f[1](session) : not_supported;
+}

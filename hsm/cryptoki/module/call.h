@@ -99,4 +99,7 @@ ck_function_list *ck_load(const char *path, char **why);
 // Makes a call of the function with that number, which is p11-kit's.
 ck_ulong ck_do(ck_function_list *list, unsigned int function, ck_call *c);
 
+// Makes the two calls about functions that run in parallel.
+void ck_legacy(ck_function_list *list, ck_ulong session, ck_ulong *status, ck_ulong *cancel);
+
 #endif

@@ -61,6 +61,15 @@ func (m *Module) Do(call *cryptoki.Call) *cryptoki.Answer {
 	return b.answer(function, call, rv)
 }
 
+// Legacy calls C_GetFunctionStatus and C_CancelFunction, which have no number because
+// p11-kit carries neither: its client answers them. From PKCS#11 2.01 on the answer is
+// CKR_FUNCTION_NOT_PARALLEL.
+func (m *Module) Legacy(session uint64) (status, cancel cryptoki.RV) {
+	var s, c C.ck_ulong
+	C.ck_legacy(m.list, C.ck_ulong(session), &s, &c)
+	return cryptoki.RV(s), cryptoki.RV(c)
+}
+
 // maxRoom bounds the room for an answer, in bytes.
 const maxRoom = 16 << 20
 

@@ -172,3 +172,10 @@ func TestAttributes(t *testing.T) {
 		t.Errorf("found %+v", found)
 	}
 }
+
+func TestLegacy(t *testing.T) {
+	m, session := open(t)
+	if status, cancel := m.Legacy(session); status != cryptoki.CKR_FUNCTION_NOT_PARALLEL || cancel != cryptoki.CKR_FUNCTION_NOT_PARALLEL {
+		t.Errorf("%v, %v", status, cancel)
+	}
+}
