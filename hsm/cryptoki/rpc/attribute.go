@@ -153,7 +153,9 @@ func (r *reader) attribute(a *cryptoki.Attribute, depth int) {
 	case isUlongs:
 		a.Value = r.ulongValues()
 	case isTemplate:
-		a.Nested = r.template(depth + 1)
+		if a.Nested = r.template(depth + 1); len(a.Nested) == 0 && a.Length > 0 {
+			a.Nested = nil // a length that comes alone
+		}
 		if r.err == nil && uint64(len(a.Nested))*cryptoki.AttributeSize > a.Length {
 			r.fail("a nested template is longer than its length")
 		}

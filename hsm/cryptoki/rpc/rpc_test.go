@@ -212,6 +212,7 @@ func TestLengths(t *testing.T) {
 	var asked, lengths []cryptoki.Attribute
 	for attribute, length := range map[uint64]uint64{
 		cryptoki.CKA_LABEL: 6, cryptoki.CKA_CLASS: 8, cryptoki.CKA_TOKEN: 1, cryptoki.CKA_ALLOWED_MECHANISMS: 16, cryptoki.CKA_VALUE: cryptoki.Unavailable,
+		cryptoki.CKA_WRAP_TEMPLATE: 2 * cryptoki.AttributeSize,
 	} {
 		asked = append(asked, cryptoki.Attribute{Type: attribute})
 		lengths = append(lengths, cryptoki.Attribute{Type: attribute, Length: length})
