@@ -26,12 +26,19 @@ var message = []byte("what is signed\x00of +/=&\xff\n")
 // TestRecipes runs the recipes as they are in their folder, in the order of their
 // README, and verifies what they made with Go's own cryptography.
 func TestRecipes(t *testing.T) {
-	for _, start := range []func(*testing.T) stage.PKCS11{
-		func(t *testing.T) stage.PKCS11 { return stage.P11KitServer(t, softhsmtest.New(t)) },
+	for _, way := range []struct {
+		name  string
+		start func(*testing.T) stage.PKCS11
+	}{
+		{"direct", func(t *testing.T) stage.PKCS11 { return stage.Direct(softhsmtest.New(t)) }},
+		{"p11-kit", func(t *testing.T) stage.PKCS11 { return stage.P11KitServer(t, softhsmtest.New(t)) }},
+		{"broker", func(t *testing.T) stage.PKCS11 { return stage.New(t, stage.Options{}).Broker() }},
 	} {
-		target := start(t)
-		t.Run(target.Name, func(t *testing.T) {
-			k := &kitchen{target: target, rsa: "signer", ec: "agent"}
+		if way.name == "p11-kit" && otherClient() {
+			continue
+		}
+		t.Run(way.name, func(t *testing.T) {
+			k := &kitchen{target: way.start(t), rsa: "signer", ec: "agent"}
 			for _, recipe := range []struct {
 				name string
 				run  func(*kitchen, *testing.T)

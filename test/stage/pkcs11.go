@@ -65,11 +65,34 @@ func P11KitServer(t testing.TB, f *softhsmtest.Fixture) PKCS11 {
 	}
 }
 
+// Broker starts the daemon and lets the present user do everything with the objects of
+// its token.
+func (s *Stage) Broker() PKCS11 {
+	s.t.Helper()
+	s.Write("kmsbrokerd.toml", s.Read("kmsbrokerd.toml")+fmt.Sprintf(`
+[[pkcs11]]
+tokens     = ["hsm"]
+labels     = ["*"]
+operations = ["sign", "verify", "encrypt", "decrypt", "wrap", "export", "unwrap", "derive", "digest-key", "generate",
+              "create", "copy", "modify", "destroy", "random", "digest"]
+users      = [%d]
+`, os.Getuid()), 0o644)
+	d := s.Start()
+	return PKCS11{
+		Name: "broker", Module: P11KitClient(s.t), Env: []string{"P11_KIT_SERVER_ADDRESS=unix:path=" + s.Path("run/pkcs11.sock")},
+		Token: s.HSM.Label, PIN: "0000", server: d.PID(), // any PIN will do
+	}
+}
+
+// ClientVariable is an environment variable that names another p11-kit-client.so than
+// the distribution's.
+const ClientVariable = "KMSBROKER_P11_KIT_CLIENT"
+
 // P11KitClient is the library with which applications reach a socket, as
-// distributions have it. KMSBROKER_P11_KIT_CLIENT names another version.
+// distributions have it.
 func P11KitClient(t testing.TB) string {
 	t.Helper()
-	if path := os.Getenv("KMSBROKER_P11_KIT_CLIENT"); path != "" {
+	if path := os.Getenv(ClientVariable); path != "" {
 		return path
 	}
 	found, _ := filepath.Glob("/usr/lib/*/pkcs11/p11-kit-client.so")
