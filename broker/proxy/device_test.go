@@ -125,6 +125,14 @@ func (d *device) put(attributes ...cryptoki.Attribute) {
 	d.process.handles[d.process.last] = o
 }
 
+// lose destroys all objects, as an administrator would.
+func (d *device) lose() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stored = nil
+	clear(d.process.handles)
+}
+
 func key(label, id string) []cryptoki.Attribute {
 	return []cryptoki.Attribute{
 		cryptoki.UlongAttribute(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY),

@@ -21,12 +21,13 @@ func (a *Application) hold(ctx context.Context, s *session, device *backend.Devi
 	return cryptoki.CKR_OK
 }
 
-// resume takes back the device's session that has the operations of a client's session.
-// If it was taken away or went with the plugin, operations that only were initialised
-// begin again on another, and nobody is the wiser. One that was fed data is lost.
+// resume takes back the device's session that has the operations of a client's session,
+// for another one that begins beside them. If they have none, or it was taken away or went with the plugin, operations that only
+// were initialised begin on another, and nobody is the wiser. One that was fed data is
+// lost.
 func (a *Application) resume(ctx context.Context, s *session, device *backend.Device) cryptoki.RV {
-	if !s.lease.claim() || isClosed(s.lease.device.Gone) {
-		if rv := a.beginAgain(ctx, s); rv != cryptoki.CKR_OK {
+	if !s.atHand() {
+		if _, rv := a.beginAgain(ctx, s, nil); rv != cryptoki.CKR_OK {
 			s.lose()
 			return rv
 		}
@@ -38,21 +39,63 @@ func (a *Application) resume(ctx context.Context, s *session, device *backend.De
 	return cryptoki.CKR_OK
 }
 
-// beginAgain begins the operations of a session on another one of the device.
-func (a *Application) beginAgain(ctx context.Context, s *session) cryptoki.RV {
+// atHand reports whether the session has its operations on the device, and has them to
+// itself from now on.
+func (s *session) atHand() bool {
+	return s.lease != nil && s.lease.claim() && !isClosed(s.lease.device.Gone)
+}
+
+// proceed makes a call of a session's operations, whose device is nil unless there are
+// handles of it in the call. Otherwise than ok they are lost.
+func (a *Application) proceed(ctx context.Context, s *session, device *backend.Device, call *cryptoki.Call) (answer *cryptoki.Answer, ok bool) {
+	switch {
+	case s.atHand():
+	case device == nil:
+		answer, rv := a.beginAgain(ctx, s, call)
+		if rv != cryptoki.CKR_OK {
+			return cryptoki.Refuse(rv), false
+		}
+		return unlessLost(answer)
+	default:
+		if _, rv := a.beginAgain(ctx, s, nil); rv != cryptoki.CKR_OK {
+			return cryptoki.Refuse(rv), false
+		}
+	}
+	if device != nil && device != s.lease.device {
+		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR), false
+	}
+	answer, err := s.lease.do(ctx, call)
+	if err != nil {
+		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR), false
+	}
+	return unlessLost(answer)
+}
+
+// unlessLost hides a fault of the device's session from the client.
+func unlessLost(answer *cryptoki.Answer) (*cryptoki.Answer, bool) {
+	if ownFault(answer.RV) {
+		return cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR), false
+	}
+	return answer, true
+}
+
+// beginAgain begins the operations of a session on another one of the device, and makes
+// a call of them unless it is nil. A return value other than CKR_OK is why they could not
+// begin.
+func (a *Application) beginAgain(ctx context.Context, s *session, next *cryptoki.Call) (*cryptoki.Answer, cryptoki.RV) {
 	s.drop(false)
 	// The keys first: who holds a session must not wait for a second one.
 	var keys []*entry
 	var calls []cryptoki.Call
 	for k, op := range s.operations {
 		if op.fed {
-			return cryptoki.CKR_DEVICE_ERROR
+			return nil, cryptoki.CKR_DEVICE_ERROR
 		}
 		call := op.init
 		if k != digesting {
 			e, rv := a.resolve(ctx, s, call.Numbers[1])
 			if rv != cryptoki.CKR_OK || e == nil {
-				return cryptoki.CKR_DEVICE_ERROR
+				return nil, cryptoki.CKR_DEVICE_ERROR
 			}
 			keys, call.Numbers[1] = append(keys, e), e.object.handle
 		}
@@ -60,20 +103,50 @@ func (a *Application) beginAgain(ctx context.Context, s *session) cryptoki.RV {
 	}
 	device, ok := where(keys...)
 	if !ok {
-		return cryptoki.CKR_DEVICE_ERROR
+		return nil, cryptoki.CKR_DEVICE_ERROR
 	}
-	l, err := s.token.pool.acquireOn(ctx, a.who, device)
-	if err != nil {
-		return away(err)
-	}
-	s.lease = l
-	for _, call := range calls {
-		answer, err := l.do(ctx, &call)
-		if err != nil || answer.RV != cryptoki.CKR_OK {
-			return cryptoki.CKR_DEVICE_ERROR
+	for attempt := 0; ; attempt++ {
+		l, err := s.token.pool.acquireOn(ctx, a.who, device)
+		if err != nil {
+			return nil, away(err)
+		}
+		s.lease = l
+		answer, rv := s.token.begin(ctx, l, calls, next)
+		switch {
+		case rv == cryptoki.CKR_OK:
+			return answer, rv
+		case attempt == 0 && (rv == cryptoki.CKR_OPERATION_ACTIVE || ownFault(rv)):
+			s.drop(false) // something was left on it, or it died while it lay idle
+		case ownFault(rv):
+			return nil, cryptoki.CKR_DEVICE_ERROR
+		default:
+			return nil, rv
 		}
 	}
-	return cryptoki.CKR_OK
+}
+
+// begin begins operations and makes the next call, together with the last of them.
+func (t *token) begin(ctx context.Context, l *lease, calls []cryptoki.Call, next *cryptoki.Call) (answer *cryptoki.Answer, rv cryptoki.RV) {
+	for i := range calls {
+		var begun *cryptoki.Answer
+		var err error
+		if i == len(calls)-1 && next != nil {
+			begun, answer, err = l.doBoth(ctx, &calls[i], next)
+		} else {
+			begun, err = l.do(ctx, &calls[i])
+		}
+		if err != nil {
+			return nil, cryptoki.CKR_DEVICE_ERROR
+		}
+		if begun.RV != cryptoki.CKR_OK {
+			if answer != nil {
+				clear(answer.Data) // of whatever was left on the session
+			}
+			t.refuse(&calls[i])
+			return nil, begun.RV
+		}
+	}
+	return answer, cryptoki.CKR_OK
 }
 
 // rest lends the device's session to others until the next call, or gives it back when

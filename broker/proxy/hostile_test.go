@@ -191,7 +191,7 @@ func TestKeeper(t *testing.T) {
 // TestNamesThatChangeMeanwhile: what was read of an object before a change is not
 // remembered after it.
 func TestNamesThatChangeMeanwhile(t *testing.T) {
-	c := objects{known: map[uint64]*object{}, now: time.Now}
+	c := newObjects(time.Now)
 	_, mark := c.lookUp(nil, 7)
 	c.forget(7)
 	c.remember(&object{handle: 7, read: time.Now()}, mark)

@@ -49,6 +49,12 @@ type objects struct {
 	device *backend.Device
 	known  map[uint64]*object
 	forgot uint64 // so many times
+	// accepted are the operations that the device has begun with each key that is known.
+	accepted map[uint64]map[beginning]bool
+}
+
+func newObjects(now func() time.Time) objects {
+	return objects{now: now, known: map[uint64]*object{}, accepted: map[uint64]map[beginning]bool{}}
 }
 
 // maxKnown bounds the objects that are remembered.
@@ -74,10 +80,16 @@ func (c *objects) remember(o *object, mark uint64) {
 		return
 	}
 	if c.device != o.device || len(c.known) >= maxKnown {
-		c.device = o.device
-		clear(c.known)
+		c.restart(o.device)
 	}
 	c.known[o.handle] = o
+	delete(c.accepted, o.handle)
+}
+
+func (c *objects) restart(device *backend.Device) {
+	c.device = device
+	clear(c.known)
+	clear(c.accepted)
 }
 
 func (c *objects) forget(handle uint64) {
@@ -85,6 +97,7 @@ func (c *objects) forget(handle uint64) {
 	defer c.mu.Unlock()
 	c.forgot++
 	delete(c.known, handle)
+	delete(c.accepted, handle)
 }
 
 // describe returns what a device says of an object, nil if it is not there.

@@ -91,6 +91,10 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 	if rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
+	if len(s.operations) == 0 && s.token.begins(device, call) {
+		s.operations = map[kind]*operation{k: op}
+		return cryptoki.Refuse(cryptoki.CKR_OK)
+	}
 	if rv := a.hold(ctx, s, device); rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
@@ -112,6 +116,7 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 			s.operations = map[kind]*operation{}
 		}
 		s.operations[k] = op
+		s.token.accept(s.lease.device, call)
 	}
 	s.rest()
 	return answer
@@ -172,12 +177,8 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 			digested, device = append(digested, e.deed(authz.ObjectDigestKey)), e.object.device
 		}
 	}
-	if rv := a.resume(ctx, s, device); rv != cryptoki.CKR_OK {
-		return cryptoki.Refuse(rv)
-	}
-	answer, err := s.lease.do(ctx, call)
-	if err != nil || ownFault(answer.RV) {
-		answer = cryptoki.Refuse(cryptoki.CKR_DEVICE_ERROR)
+	answer, ok := a.proceed(ctx, s, device, call)
+	if !ok {
 		a.recordUse(s, what, answer, digested...)
 		s.lose()
 		return answer

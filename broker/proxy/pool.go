@@ -392,13 +392,27 @@ func (l *lease) do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
 	defer cancel()
 	answer, err := l.session.Do(ctx, call)
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+	l.look(answer, err)
+	return answer, err
+}
+
+// doBoth makes two calls, of which the second is made whatever came of the first.
+func (l *lease) doBoth(ctx context.Context, first, second *cryptoki.Call) (a, b *cryptoki.Answer, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
+	defer cancel()
+	a, b, err = cryptoki.DoBoth(ctx, l.session, first, second)
+	l.look(a, err)
+	return a, b, err
+}
+
+// look has the device looked at after an answer that calls for it.
+func (l *lease) look(answer *cryptoki.Answer, err error) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		l.device.Hung()
-	}
-	if err == nil && seemsLost(answer.RV) {
+	case err == nil && seemsLost(answer.RV):
 		l.device.Suspect()
 	}
-	return answer, err
 }
 
 // seemsLost reports a return value that calls for a look at the device.

@@ -156,7 +156,15 @@ func (u *user) one(s uint64, name string) uint64 {
 	return found[0]
 }
 
+// signInit has a parameter, so the device is asked each time.
 func signInit(s, key uint64) *cryptoki.Call {
+	call := usualSignInit(s, key)
+	call.Mechanism.Parameter = cryptoki.Bytes{}
+	return call
+}
+
+// usualSignInit is one whose answer is remembered.
+func usualSignInit(s, key uint64) *cryptoki.Call {
 	return &cryptoki.Call{Function: cryptoki.SignInit, Numbers: [4]uint64{s, key}, Mechanism: &cryptoki.Mechanism{Type: cryptoki.CKM_SHA256_HMAC}}
 }
 

@@ -31,7 +31,7 @@ type token struct {
 func newToken(t Token, slot uint64, config Config) *token {
 	return &token{
 		name: t.Name, slot: slot, pool: newPool(t.Backend, config.Limits),
-		objects: objects{known: map[uint64]*object{}, now: config.Now},
+		objects: newObjects(config.Now),
 	}
 }
 

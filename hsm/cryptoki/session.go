@@ -25,3 +25,24 @@ type Session interface {
 	// objects that were made on it.
 	Close() error
 }
+
+// Pipeline is a [Session] that takes a second call before it has answered the first.
+type Pipeline interface {
+	// DoBoth is Do for two calls, of which the second is made whatever came of the
+	// first.
+	DoBoth(ctx context.Context, first, second *Call) (a, b *Answer, err error)
+}
+
+// DoBoth makes two calls one after the other, at once if the session is a [Pipeline].
+func DoBoth(ctx context.Context, s Session, first, second *Call) (a, b *Answer, err error) {
+	if p, ok := s.(Pipeline); ok {
+		return p.DoBoth(ctx, first, second)
+	}
+	if a, err = s.Do(ctx, first); err != nil {
+		return nil, nil, err
+	}
+	if b, err = s.Do(ctx, second); err != nil {
+		return nil, nil, err
+	}
+	return a, b, nil
+}

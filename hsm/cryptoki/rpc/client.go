@@ -41,7 +41,10 @@ type Client struct {
 	out     []byte
 }
 
-var _ cryptoki.Session = (*Client)(nil)
+var (
+	_ cryptoki.Session  = (*Client)(nil)
+	_ cryptoki.Pipeline = (*Client)(nil)
+)
 
 // NewClient makes calls over a connection whose version is settled.
 func NewClient(conn Conn, version Version) *Client {
@@ -51,36 +54,65 @@ func NewClient(conn Conn, version Version) *Client {
 // Do implements [cryptoki.Session]. The deadline of ctx bounds the call; that ctx is
 // cancelled does not end it.
 func (c *Client) Do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, error) {
+	if err := c.send(ctx, call); err != nil {
+		return nil, err
+	}
+	return c.receive(call, c.code)
+}
+
+// DoBoth implements [cryptoki.Pipeline].
+func (c *Client) DoBoth(ctx context.Context, first, second *cryptoki.Call) (a, b *cryptoki.Answer, err error) {
+	if err := c.send(ctx, first, second); err != nil {
+		return nil, nil, err
+	}
+	if a, err = c.receive(first, c.code-1); err != nil {
+		return nil, nil, err
+	}
+	if b, err = c.receive(second, c.code); err != nil {
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
+// send sends calls in one piece.
+func (c *Client) send(ctx context.Context, calls ...*cryptoki.Call) error {
 	deadline, _ := ctx.Deadline()
 	if err := c.conn.SetDeadline(deadline); err != nil {
-		return nil, err
+		return err
 	}
-	defer c.wipe()
-	c.code++
-	if c.code == 0 {
+	const last = ^uint32(0) - 8
+	if c.code >= last {
+		c.code = 0 // which no frame has
+	}
+	out := c.out[:0]
+	defer func() { clear(out[:cap(out)]) }() // which may have been a plaintext
+	for _, call := range calls {
+		begin := len(out)
+		var err error
+		out, err = c.version.AppendCall(BeginFrame(out), call)
+		c.out = out
+		if err != nil {
+			return err
+		}
 		c.code++
+		EndFrame(out, begin, c.code)
 	}
-	out, err := c.version.AppendCall(BeginFrame(c.out[:0]), call)
-	c.out = out
-	if err != nil {
-		return nil, err
-	}
-	EndFrame(out, 0, c.code)
 	if _, err := c.conn.Write(out); err != nil {
-		return nil, fmt.Errorf("send %v: %w", call.Function, err)
+		return fmt.Errorf("send %v: %w", calls[0].Function, err)
 	}
+	return nil
+}
+
+func (c *Client) receive(call *cryptoki.Call, code uint32) (*cryptoki.Answer, error) {
 	frame, err := ReadFrame(c.stream, nil)
 	if err != nil {
 		return nil, fmt.Errorf("answer to %v: %w", call.Function, unexpected(err))
 	}
-	if frame.Code != c.code {
-		return nil, malformed("the answer to call %d came to call %d", frame.Code, c.code)
+	if frame.Code != code {
+		return nil, malformed("the answer to call %d came to call %d", frame.Code, code)
 	}
 	return c.version.ParseAnswer(frame.Body, call)
 }
-
-// wipe removes what was sent, which may have been a plaintext.
-func (c *Client) wipe() { clear(c.out[:cap(c.out)]) }
 
 // Close implements [cryptoki.Session].
 func (c *Client) Close() error {

@@ -70,7 +70,8 @@ func (s *Server) Serve(conn ServerConn) error {
 	}
 }
 
-// next answers the call that has begun to come.
+// next answers the call that has begun to come. It returns the answers in out that are
+// not sent yet.
 func (s *Server) next(conn ServerConn, stream *bufio.Reader, in, out []byte) ([]byte, []byte, error) {
 	// A whole frame has come at once, as a rule, and needs no deadline.
 	slow := s.Patience > 0 && !complete(stream)
@@ -98,10 +99,15 @@ func (s *Server) next(conn ServerConn, stream *bufio.Reader, in, out []byte) ([]
 			return nil, nil, err
 		}
 	}
-	out = s.answer(BeginFrame(out[:0]), in)
-	EndFrame(out, 0, header.code)
+	begin := len(out)
+	out = s.answer(BeginFrame(out), in)
+	EndFrame(out, begin, header.code)
+	in = wiped(in)
+	if complete(stream) && len(out) < Small {
+		return in, out, nil // goes with the answer to the next call
+	}
 	_, err = conn.Write(out)
-	return wiped(in), wiped(out), err
+	return in, wiped(out)[:0], err
 }
 
 // complete reports whether a whole frame has come already.
