@@ -184,7 +184,6 @@ var laterDiffers = []difference{
 	{"parameters: C_EncryptInit: CBC *", "CKR_HOST_MEMORY", "it wants a whole IV"},
 	{"parameters: C_EncryptInit: GCM without", "CKR_HOST_MEMORY", "up to 0.25.5 it encodes the parameter and finds none"},
 	{"sign: C_SignInit: PSS without a parameter", "CKR_HOST_MEMORY", "the same"},
-	{"attributes: C_GetAttributeValue: template, its length", "CKR_DEVICE_ERROR", "up to 0.25.5 it reads no length of a template alone"},
 }
 
 // bareDiffers are differences that a client makes that carries everything that the

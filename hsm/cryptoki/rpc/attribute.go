@@ -208,9 +208,19 @@ func (w *writer) wanted(attributes []cryptoki.Attribute) {
 	}
 }
 
-// wanted reads which attributes are asked for. Only from 0.25.5 on the room for an
-// attribute that is a template says what is in it.
-func (r *reader) wanted(depth int, nested bool) []cryptoki.Attribute {
+// roomForm is what a client sends of the room for an attribute that is a template, behind
+// its length. Nothing in the protocol tells which.
+type roomForm int
+
+const (
+	roomThere  roomForm = iota // what is in it, if there is room: from 0.25.6 on
+	roomAlways                 // what is in it, nothing if there is no room: 0.25.4 and 0.25.5
+	roomNever                  // nothing: before 0.25.4
+	roomForms
+)
+
+// wanted reads which attributes are asked for.
+func (r *reader) wanted(depth int, form roomForm) []cryptoki.Attribute {
 	attributes := r.attributesAt(depth, 8)
 	for i := range attributes {
 		a := &attributes[i]
@@ -218,16 +228,19 @@ func (r *reader) wanted(depth int, nested bool) []cryptoki.Attribute {
 		if r.room += a.Length; r.room > MaxBody {
 			r.fail("it asks for more than an answer may have")
 		}
-		if a.Length == 0 || !cryptoki.IsTemplate(a.Type) {
+		switch {
+		case !cryptoki.IsTemplate(a.Type), form == roomThere && a.Length == 0:
 			continue
-		}
-		if !nested {
+		case form == roomNever:
 			a.Length = 0 // so they get the length alone
 			continue
 		}
-		a.Nested = r.wanted(depth+1, nested)
+		a.Nested = r.wanted(depth+1, form)
 		if uint64(len(a.Nested))*cryptoki.AttributeSize > a.Length {
 			r.fail("a nested template is longer than its length")
+		}
+		if a.Length == 0 {
+			a.Nested = nil
 		}
 	}
 	return attributes

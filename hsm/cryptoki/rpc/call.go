@@ -58,18 +58,18 @@ func (v Version) AppendCall(dst []byte, call *cryptoki.Call) ([]byte, error) {
 // ParseCall reads the body of a request. The call keeps parts of body. A function
 // that has no parameters here, because nobody answers it, comes without any.
 func (v Version) ParseCall(body []byte) (*cryptoki.Call, error) {
-	call, err := v.parseCall(body, true)
+	call, err := v.parseCall(body, 0)
 	if err != nil && call != nil && call.Function == cryptoki.GetAttributeValue {
-		// From a client before 0.25.5, which sends no more than the length of the
-		// room for an attribute that is a template.
-		if flat, err := v.parseCall(body, false); err == nil {
-			return flat, nil
+		for form := roomForm(1); form < roomForms; form++ {
+			if other, err := v.parseCall(body, form); err == nil {
+				return other, nil
+			}
 		}
 	}
 	return call, err
 }
 
-func (v Version) parseCall(body []byte, nested bool) (*cryptoki.Call, error) {
+func (v Version) parseCall(body []byte, form roomForm) (*cryptoki.Call, error) {
 	r := reader{rest: body}
 	call := &cryptoki.Call{Function: cryptoki.Function(r.uint32())}
 	signature := r.bytes()
@@ -83,11 +83,11 @@ func (v Version) parseCall(body []byte, nested bool) (*cryptoki.Call, error) {
 	case !carried(call.Function):
 		return call, nil
 	}
-	r.parameters(v, call, nested)
+	r.parameters(v, call, form)
 	return call, r.end()
 }
 
-func (r *reader) parameters(v Version, call *cryptoki.Call, nested bool) {
+func (r *reader) parameters(v Version, call *cryptoki.Call, form roomForm) {
 	signature := signatures[call.Function].request
 	numbers, data, templates := call.Numbers[:], call.Data[:], call.Templates[:]
 	for len(signature) > 0 {
@@ -115,7 +115,7 @@ func (r *reader) parameters(v Version, call *cryptoki.Call, nested bool) {
 			templates[0] = r.template(0)
 			templates = templates[1:]
 		case "fA":
-			templates[0] = r.wanted(0, nested)
+			templates[0] = r.wanted(0, form)
 		}
 	}
 }

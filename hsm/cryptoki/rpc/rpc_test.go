@@ -228,6 +228,37 @@ func TestLengths(t *testing.T) {
 	}
 }
 
+// TestRoom is a question for the length of a template, and for the template, as releases
+// of p11-kit ask it.
+func TestRoom(t *testing.T) {
+	const (
+		begin      = "00000018 00000004 75756641 0000000000000010 0000000000000002 "
+		label      = " 00000003 00000064"
+		noTemplate = " 40000212 00000000"
+		template   = " 40000212 00000018"
+	)
+	length := cryptoki.Attribute{Type: cryptoki.CKA_UNWRAP_TEMPLATE}
+	whole := cryptoki.Attribute{Type: cryptoki.CKA_UNWRAP_TEMPLATE, Length: cryptoki.AttributeSize, Nested: []cryptoki.Attribute{{Type: cryptoki.CKA_LABEL, Length: 100}}}
+	for release, test := range map[string]struct {
+		text string
+		want []cryptoki.Attribute
+	}{
+		"0.24":          {begin + "00000002" + noTemplate + template, []cryptoki.Attribute{length, length}},
+		"0.25.5":        {begin + "00000002" + noTemplate + " 00000000" + template + " 00000001" + label, []cryptoki.Attribute{length, whole}},
+		"0.26":          {begin + "00000002" + noTemplate + template + " 00000001" + label, []cryptoki.Attribute{length, whole}},
+		"0.25.5, alone": {begin + "00000001" + noTemplate + " 00000000", []cryptoki.Attribute{length}},
+	} {
+		body, err := hex.DecodeString(strings.ReplaceAll(test.text, " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		call, err := Version(0).ParseCall(body)
+		if err != nil || !reflect.DeepEqual(call.Templates[0], test.want) {
+			t.Errorf("%s: %v\ngot  %+v\nwant %+v", release, err, call.Templates[0], test.want)
+		}
+	}
+}
+
 func TestBounds(t *testing.T) {
 	deep := []cryptoki.Attribute{{Type: cryptoki.CKA_ID}}
 	for range maxDepth + 2 {
