@@ -4,9 +4,9 @@ import "github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 
 // dataObject is what anybody may make.
 func dataObject(label string, more ...any) []cryptoki.Attribute {
-	return append(attrs(
+	return but(attrs(
 		cryptoki.CKA_CLASS, cryptoki.CKO_DATA, cryptoki.CKA_TOKEN, false, cryptoki.CKA_PRIVATE, false,
-		cryptoki.CKA_LABEL, label, cryptoki.CKA_VALUE, "some data"), attrs(more...)...)
+		cryptoki.CKA_LABEL, label, cryptoki.CKA_VALUE, "some data"), more...)
 }
 
 func objects(s *script) {
@@ -17,7 +17,7 @@ func objects(s *script) {
 	s.do("NULL", c(cryptoki.CreateObject, session))
 	s.do("value that is NULL", c(cryptoki.CreateObject, session).with(dataObject("x", cryptoki.CKA_APPLICATION, []byte(nil))))
 	s.do("value of a wrong length", c(cryptoki.CreateObject, session).with(append(dataObject("x"), cryptoki.BytesAttribute(cryptoki.CKA_MODIFIABLE, []byte{1, 1}))))
-	s.do("attribute twice", c(cryptoki.CreateObject, session).with(dataObject("x", cryptoki.CKA_LABEL, "y")))
+	s.do("attribute twice", c(cryptoki.CreateObject, session).with(append(dataObject("x"), attrs(cryptoki.CKA_LABEL, "y")...)))
 	s.do("no class", c(cryptoki.CreateObject, session).with(attrs(cryptoki.CKA_TOKEN, false)))
 	s.do("unknown attribute", c(cryptoki.CreateObject, session).with(dataObject("x", uint64(0x4242), "x")))
 	s.do("read-only attribute", c(cryptoki.CreateObject, session).with(aesTemplate(cryptoki.CKA_LOCAL, true)))

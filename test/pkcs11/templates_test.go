@@ -33,32 +33,44 @@ func attrs(pairs ...any) []cryptoki.Attribute {
 	return template
 }
 
+// but is a template with other or more attributes.
+func but(template []cryptoki.Attribute, pairs ...any) []cryptoki.Attribute {
+	for _, a := range attrs(pairs...) {
+		if has := cryptoki.Find(template, a.Type); has != nil {
+			*has = a
+			continue
+		}
+		template = append(template, a)
+	}
+	return template
+}
+
 // aesTemplate is a session key with a known value.
 func aesTemplate(more ...any) []cryptoki.Attribute {
-	return append(attrs(
+	return but(attrs(
 		cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY, cryptoki.CKA_KEY_TYPE, cryptoki.CKK_AES, cryptoki.CKA_VALUE, aesKey,
-		cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "aes"), attrs(more...)...)
+		cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "aes"), more...)
 }
 
 func secretTemplate(more ...any) []cryptoki.Attribute {
-	return append(attrs(
+	return but(attrs(
 		cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY, cryptoki.CKA_KEY_TYPE, cryptoki.CKK_GENERIC_SECRET, cryptoki.CKA_VALUE, secret,
-		cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "secret"), attrs(more...)...)
+		cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "secret"), more...)
 }
 
 func (k *testKeys) rsaPrivate(more ...any) []cryptoki.Attribute {
-	return append(attrs(
+	return but(attrs(
 		cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY, cryptoki.CKA_KEY_TYPE, cryptoki.CKK_RSA, cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "rsa",
 		cryptoki.CKA_MODULUS, k.rsa.N.Bytes(), cryptoki.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}, cryptoki.CKA_PRIVATE_EXPONENT, k.rsa.D.Bytes(),
 		cryptoki.CKA_PRIME_1, k.rsa.Primes[0].Bytes(), cryptoki.CKA_PRIME_2, k.rsa.Primes[1].Bytes(),
 		cryptoki.CKA_EXPONENT_1, k.rsa.Precomputed.Dp.Bytes(), cryptoki.CKA_EXPONENT_2, k.rsa.Precomputed.Dq.Bytes(),
-		cryptoki.CKA_COEFFICIENT, k.rsa.Precomputed.Qinv.Bytes()), attrs(more...)...)
+		cryptoki.CKA_COEFFICIENT, k.rsa.Precomputed.Qinv.Bytes()), more...)
 }
 
 func (k *testKeys) rsaPublic(more ...any) []cryptoki.Attribute {
-	return append(attrs(
+	return but(attrs(
 		cryptoki.CKA_CLASS, cryptoki.CKO_PUBLIC_KEY, cryptoki.CKA_KEY_TYPE, cryptoki.CKK_RSA, cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "rsa",
-		cryptoki.CKA_MODULUS, k.rsa.N.Bytes(), cryptoki.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}), attrs(more...)...)
+		cryptoki.CKA_MODULUS, k.rsa.N.Bytes(), cryptoki.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}), more...)
 }
 
 func (k *testKeys) ecPrivate(more ...any) []cryptoki.Attribute {
@@ -66,9 +78,9 @@ func (k *testKeys) ecPrivate(more ...any) []cryptoki.Attribute {
 	if err != nil {
 		panic(err)
 	}
-	return append(attrs(
+	return but(attrs(
 		cryptoki.CKA_CLASS, cryptoki.CKO_PRIVATE_KEY, cryptoki.CKA_KEY_TYPE, cryptoki.CKK_EC, cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "ec",
-		cryptoki.CKA_EC_PARAMS, p256, cryptoki.CKA_VALUE, scalar), attrs(more...)...)
+		cryptoki.CKA_EC_PARAMS, p256, cryptoki.CKA_VALUE, scalar), more...)
 }
 
 func (k *testKeys) ecPublic(more ...any) []cryptoki.Attribute {
@@ -76,9 +88,9 @@ func (k *testKeys) ecPublic(more ...any) []cryptoki.Attribute {
 	if err != nil {
 		panic(err)
 	}
-	return append(attrs(
+	return but(attrs(
 		cryptoki.CKA_CLASS, cryptoki.CKO_PUBLIC_KEY, cryptoki.CKA_KEY_TYPE, cryptoki.CKK_EC, cryptoki.CKA_TOKEN, false, cryptoki.CKA_LABEL, "ec",
-		cryptoki.CKA_EC_PARAMS, p256, cryptoki.CKA_EC_POINT, point), attrs(more...)...)
+		cryptoki.CKA_EC_PARAMS, p256, cryptoki.CKA_EC_POINT, point), more...)
 }
 
 func (k *testKeys) ecdh() *ecdh.PrivateKey {
