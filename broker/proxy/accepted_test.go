@@ -34,6 +34,27 @@ func (g *signer) begin(asked bool) {
 	}
 }
 
+// length asks for the length of a signature, for which the device has to be asked or not.
+func (g *signer) length(asked bool) {
+	g.t.Helper()
+	call := sign(g.s, "x")
+	call.Room = cryptoki.Room{Null: true}
+	before := g.house.device.count(cryptoki.Sign)
+	if a := g.want(cryptoki.CKR_OK, call); a.Size != 32 || a.Data != nil {
+		g.t.Errorf("a length is answered with %+v", a)
+	}
+	if got := g.house.device.count(cryptoki.Sign) > before; got != asked {
+		g.t.Errorf("the device was asked for a length: %v, want %v", got, asked)
+	}
+}
+
+// small is a signature for which there is too little room.
+func small(s uint64) *cryptoki.Call {
+	call := sign(s, "x")
+	call.Room.Size = 31
+	return call
+}
+
 func (g *signer) sign() {
 	g.t.Helper()
 	g.signed(g.s, "k", "x")
@@ -50,11 +71,11 @@ func TestRememberedBeginnings(t *testing.T) {
 		t.Errorf("%d sessions are lent", lent)
 	}
 	g.want(cryptoki.CKR_OPERATION_ACTIVE, usualSignInit(g.s, g.k))
-	length := sign(g.s, "x")
-	length.Room = cryptoki.Room{Null: true}
-	if a := g.want(cryptoki.CKR_OK, length); a.Size != 32 {
-		t.Errorf("a length is answered with %+v", a)
-	}
+	g.length(true) // on the device, where the other beginning was refused
+	g.sign()
+	g.begin(false)
+	g.length(false)
+	g.want(cryptoki.CKR_BUFFER_TOO_SMALL, small(g.s))
 	g.sign()
 	g.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, sign(g.s, "x"))
 

@@ -50,11 +50,11 @@ type objects struct {
 	known  map[uint64]*object
 	forgot uint64 // so many times
 	// accepted are the operations that the device has begun with each key that is known.
-	accepted map[uint64]map[beginning]bool
+	accepted map[uint64]map[manner]uint32
 }
 
 func newObjects(now func() time.Time) objects {
-	return objects{now: now, known: map[uint64]*object{}, accepted: map[uint64]map[beginning]bool{}}
+	return objects{now: now, known: map[uint64]*object{}, accepted: map[uint64]map[manner]uint32{}}
 }
 
 // maxKnown bounds the objects that are remembered.

@@ -78,6 +78,9 @@ type operation struct {
 	rights   *authz.Rights // by which it was permitted
 	fed      bool          // with data
 	recorded bool
+
+	beginning beginning
+	length    uint32 // of the signature, 0 if it is not known
 }
 
 // begin begins an operation on the session that the client's session has already, or on
@@ -91,7 +94,9 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 	if rv != cryptoki.CKR_OK {
 		return cryptoki.Refuse(rv)
 	}
-	if len(s.operations) == 0 && s.token.begins(device, call) {
+	op.beginning = beginningOf(device, call)
+	if length, ok := s.token.begins(op.beginning); ok && len(s.operations) == 0 {
+		op.length = length
 		s.operations = map[kind]*operation{k: op}
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
@@ -116,7 +121,7 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 			s.operations = map[kind]*operation{}
 		}
 		s.operations[k] = op
-		s.token.accept(s.lease.device, call)
+		s.token.accept(op.beginning, s.lease.device, 0)
 	}
 	s.rest()
 	return answer
@@ -166,6 +171,9 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 			return cryptoki.Refuse(rv)
 		}
 	}
+	if call.Function == cryptoki.Sign && call.Room.Null && s.lease == nil && s.operations[signing].length > 0 {
+		return &cryptoki.Answer{Size: s.operations[signing].length}
+	}
 	var digested []deed
 	var device *backend.Device
 	if call.Function == cryptoki.DigestKey {
@@ -195,6 +203,9 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 	if call.Function == cryptoki.DigestKey && keyRefused(answer.RV) {
 		s.rest() // the digest is what it was
 		return answer
+	}
+	if call.Function == cryptoki.Sign && answer.RV == cryptoki.CKR_OK {
+		s.token.accept(s.operations[signing].beginning, s.lease.device, uint32(len(answer.Data)))
 	}
 	failed := answer.RV != cryptoki.CKR_OK && answer.RV != cryptoki.CKR_SIGNATURE_INVALID
 	for _, k := range what.kinds {

@@ -34,7 +34,7 @@ func newLine(conn net.Conn) (*line, error) {
 		return nil, err
 	}
 	if err := unix.SetNonblock(fd, false); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd) // nothing was written
 		return nil, err
 	}
 	return &line{file: os.NewFile(uintptr(fd), "sessions")}, nil

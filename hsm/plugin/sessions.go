@@ -100,6 +100,8 @@ func (d *remoteDevice) open(ctx context.Context, conn net.Conn) (cryptoki.Sessio
 // remoteSession believes no answer.
 type remoteSession struct{ client *rpc.Client }
 
+var _ cryptoki.Pipeline = (*remoteSession)(nil)
+
 // Do implements [cryptoki.Session].
 func (s *remoteSession) Do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, error) {
 	answer, err := s.client.Do(ctx, call)
@@ -110,6 +112,20 @@ func (s *remoteSession) Do(ctx context.Context, call *cryptoki.Call) (*cryptoki.
 		return nil, fmt.Errorf("answer to %v: %w", call.Function, err)
 	}
 	return answer, nil
+}
+
+// DoBoth implements [cryptoki.Pipeline].
+func (s *remoteSession) DoBoth(ctx context.Context, first, second *cryptoki.Call) (a, b *cryptoki.Answer, err error) {
+	if a, b, err = s.client.DoBoth(ctx, first, second); err != nil {
+		return nil, nil, err
+	}
+	if err := checkAnswer(first, a); err != nil {
+		return nil, nil, fmt.Errorf("answer to %v: %w", first.Function, err)
+	}
+	if err := checkAnswer(second, b); err != nil {
+		return nil, nil, fmt.Errorf("answer to %v: %w", second.Function, err)
+	}
+	return a, b, nil
 }
 
 // Close implements [cryptoki.Session].

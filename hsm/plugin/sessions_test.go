@@ -146,6 +146,12 @@ func TestSessions(t *testing.T) {
 			t.Errorf("%v: %+v, %v", test.call.Function, answer, err)
 		}
 	}
+	first, second, err := s.(cryptoki.Pipeline).DoBoth(t.Context(),
+		&cryptoki.Call{Function: cryptoki.Sign, Data: [2][]byte{{1}}, Room: cryptoki.Room{Size: 8}},
+		&cryptoki.Call{Function: cryptoki.GenerateRandom, Room: cryptoki.Room{Size: 8}})
+	if err != nil || first.RV != cryptoki.CKR_KEY_FUNCTION_NOT_PERMITTED || len(second.Data) != 8 {
+		t.Errorf("two calls at once: %+v, %+v, %v", first, second, err)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

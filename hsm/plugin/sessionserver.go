@@ -116,7 +116,7 @@ func (s *sessionServer) converse(conn net.Conn, device cryptoki.Device) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	return calls.Serve(l)
 }
 
