@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/broker/proxy/proxytest"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -18,7 +19,7 @@ type signer struct {
 
 func newSigner(t *testing.T) *signer {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	u := h.user(1)
 	s := u.session()
 	return &signer{u, h, s, u.one(s, "k")}
@@ -27,9 +28,9 @@ func newSigner(t *testing.T) *signer {
 // begin begins a signature, for which the device has to be asked or not.
 func (g *signer) begin(asked bool) {
 	g.t.Helper()
-	before := g.house.device.count(cryptoki.SignInit)
+	before := g.house.device.Count(cryptoki.SignInit)
 	g.want(cryptoki.CKR_OK, usualSignInit(g.s, g.k))
-	if got := g.house.device.count(cryptoki.SignInit) > before; got != asked {
+	if got := g.house.device.Count(cryptoki.SignInit) > before; got != asked {
 		g.t.Errorf("the device was asked: %v, want %v", got, asked)
 	}
 }
@@ -82,7 +83,7 @@ func TestRememberedBeginnings(t *testing.T) {
 	g.begin(false)
 	g.want(cryptoki.CKR_OK, update(g.s))
 	final := &cryptoki.Call{Function: cryptoki.SignFinal, Numbers: [4]uint64{g.s}, Room: cryptoki.Room{Size: 64}}
-	if a := g.want(cryptoki.CKR_OK, final); !bytes.Equal(a.Data, signature("k", string(update(g.s).Data[0]))) {
+	if a := g.want(cryptoki.CKR_OK, final); !bytes.Equal(a.Data, proxytest.Signature("k", string(update(g.s).Data[0]))) {
 		t.Error("a signature in parts is wrong")
 	}
 
@@ -102,7 +103,7 @@ func TestForgottenBeginnings(t *testing.T) {
 		"time": func(g *signer) {
 			g.house.tokens[0].now = func() time.Time { return time.Now().Add(fresh + time.Second) }
 		},
-		"process": func(g *signer) { g.house.device.replace() },
+		"process": func(g *signer) { g.house.device.Replace() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newSigner(t)
@@ -121,7 +122,7 @@ func TestForgottenBeginnings(t *testing.T) {
 			g.want(cryptoki.CKR_OK, init)
 			g.sign()
 		}
-		if n := g.house.device.count(cryptoki.SignInit); n != 3 {
+		if n := g.house.device.Count(cryptoki.SignInit); n != 3 {
 			t.Errorf("C_SignInit was called %d times", n)
 		}
 	})
@@ -134,7 +135,7 @@ func TestBrokenPromises(t *testing.T) {
 		g.begin(true)
 		g.sign()
 		g.begin(false)
-		g.house.device.lose()
+		g.house.device.Lose()
 		g.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, sign(g.s, "x"))
 		g.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, sign(g.s, "x"))
 		g.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, usualSignInit(g.s, g.k))
@@ -148,7 +149,7 @@ func TestBrokenPromises(t *testing.T) {
 		g.begin(true)
 		g.sign()
 		g.begin(false)
-		g.house.device.replace()
+		g.house.device.Replace()
 		g.sign()
 	})
 	t.Run("something was left on the session", func(t *testing.T) {
@@ -156,8 +157,7 @@ func TestBrokenPromises(t *testing.T) {
 		g.begin(true)
 		g.sign()
 		g.begin(false)
-		left := g.house.tokens[0].pool.idle[0].(*openSession)
-		left.key = &thing{attributes: key("another", "2")}
+		proxytest.LeaveSignature(g.house.tokens[0].pool.idle[0], proxytest.Key("another", "2")...)
 		g.sign()
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/proxy/proxytest"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -91,8 +92,8 @@ type outcome struct {
 // who answered.
 func try(t *testing.T, f cryptoki.Function, denied ...authz.ObjectOperation) (who string, got outcome) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("a", "1")...)
-	h.device.put(key("b", "2")...)
+	h.device.Put(proxytest.Key("a", "1")...)
+	h.device.Put(proxytest.Key("b", "2")...)
 	u := h.user(1)
 	s := u.session()
 	a, b := u.one(s, "a"), u.one(s, "b")
@@ -109,13 +110,13 @@ func try(t *testing.T, f cryptoki.Function, denied ...authz.ObjectOperation) (wh
 	deny := grant(1, "*")
 	deny.Effect, deny.Operations = authz.Deny, denied
 	h.allow(grant(1, "*"), deny)
-	before := h.device.count(f)
+	before := h.device.Count(f)
 	got.rv = u.Do(t.Context(), example(f, s, a, b)).RV
 	if f == cryptoki.FindObjectsInit {
 		got.found = len(u.must(cryptoki.FindObjects, s).List)
 	}
 	switch {
-	case h.device.count(f) > before:
+	case h.device.Count(f) > before:
 		return "token", got
 	case got.rv == cryptoki.CKR_FUNCTION_NOT_SUPPORTED:
 		return "refused", got
@@ -134,9 +135,9 @@ func example(f cryptoki.Function, s, a, b uint64) *cryptoki.Call {
 	case cryptoki.WaitForSlotEvent:
 		c.Numbers = [4]uint64{cryptoki.CKF_DONT_BLOCK}
 	case cryptoki.CreateObject, cryptoki.GenerateKey, cryptoki.UnwrapKey, cryptoki.DeriveKey, cryptoki.DeriveKey2:
-		c.Templates[0] = onToken(key("new", "3"))
+		c.Templates[0] = onToken(proxytest.Key("new", "3"))
 	case cryptoki.GenerateKeyPair:
-		c.Templates[0], c.Templates[1] = onToken(key("new", "3")), onToken(key("new", "3"))
+		c.Templates[0], c.Templates[1] = onToken(proxytest.Key("new", "3")), onToken(proxytest.Key("new", "3"))
 	case cryptoki.CopyObject, cryptoki.SetAttributeValue:
 		c.Templates[0] = []cryptoki.Attribute{label("new")}
 	case cryptoki.GetAttributeValue:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/proxy/proxytest"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -16,13 +17,13 @@ func only(uid uint32, label string, operations ...authz.ObjectOperation) authz.O
 // does not get there.
 func TestUnsound(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	u := h.user(1)
 	s := u.session()
 	k := u.one(s, "k")
 	bytes24 := cryptoki.Bytes(make([]byte, 24))
 	template := func(v ...cryptoki.Attribute) *cryptoki.Call {
-		return &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{append(key("n", "1"), v...)}}
+		return &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{append(proxytest.Key("n", "1"), v...)}}
 	}
 	nested := func(v cryptoki.Attribute) cryptoki.Attribute {
 		return cryptoki.Attribute{Type: cryptoki.CKA_WRAP_TEMPLATE, Length: cryptoki.AttributeSize, Nested: []cryptoki.Attribute{v}}
@@ -32,7 +33,7 @@ func TestUnsound(t *testing.T) {
 	}
 	asked := func() (n int) {
 		for _, f := range []cryptoki.Function{cryptoki.CreateObject, cryptoki.FindObjectsInit, cryptoki.DeriveKey, cryptoki.EncryptInit, cryptoki.WrapKey} {
-			n += h.device.count(f)
+			n += h.device.Count(f)
 		}
 		return n
 	}
@@ -72,8 +73,8 @@ func TestUnsound(t *testing.T) {
 // and no more.
 func TestCopies(t *testing.T) {
 	h := newHouse(t, only(1, "k", authz.ObjectCopy, authz.ObjectSign))
-	h.device.put(key("k", "1")...)
-	h.device.put(key("free", "2")...)
+	h.device.Put(proxytest.Key("k", "1")...)
+	h.device.Put(proxytest.Key("free", "2")...)
 	u := h.user(1)
 	s := u.session()
 	copied := func(of uint64, v ...cryptoki.Attribute) uint64 {
@@ -106,7 +107,7 @@ func TestCopies(t *testing.T) {
 func TestTemplatesOfKeys(t *testing.T) {
 	h := newHouse(t, grant(1, "web-*"))
 	with := func(name string, v ...cryptoki.Attribute) {
-		h.device.put(append(key(name, "1"), cryptoki.Attribute{Type: cryptoki.CKA_UNWRAP_TEMPLATE, Length: uint64(len(v)) * cryptoki.AttributeSize, Nested: v})...)
+		h.device.Put(append(proxytest.Key(name, "1"), cryptoki.Attribute{Type: cryptoki.CKA_UNWRAP_TEMPLATE, Length: uint64(len(v)) * cryptoki.AttributeSize, Nested: v})...)
 	}
 	with("web-token", cryptoki.BoolAttribute(cryptoki.CKA_TOKEN, true), label("mail"))
 	with("web-label", label("mail"))
@@ -123,10 +124,10 @@ func TestTemplatesOfKeys(t *testing.T) {
 	unwrap(cryptoki.CKR_TEMPLATE_INCONSISTENT, "web-label", lasts)
 	unwrap(cryptoki.CKR_OK, "web-label") // a session object may be called anything
 	unwrap(cryptoki.CKR_OK, "web-mine", lasts)
-	if n := h.device.count(cryptoki.DestroyObject); n != 1 {
+	if n := h.device.Count(cryptoki.DestroyObject); n != 1 {
 		t.Errorf("%d keys were destroyed again; one can be prevented, and the other not", n)
 	}
-	if got := h.device.labels(); len(got) != 4 || got[0] != "web-9" {
+	if got := h.device.Labels(); len(got) != 4 || got[0] != "web-9" {
 		t.Errorf("the device has %q", got)
 	}
 }
@@ -135,7 +136,7 @@ func TestTemplatesOfKeys(t *testing.T) {
 // that a guess of it was right.
 func TestSecretsAreNotGuessed(t *testing.T) {
 	h := newHouse(t, only(1, "k", authz.ObjectSign), grant(2, "*"))
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	guess := cryptoki.BytesAttribute(cryptoki.CKA_VALUE, []byte("secret of k"))
 	signer, all := h.user(1), h.user(2)
 	if found := signer.find(signer.session(), guess); len(found) != 0 {
@@ -150,16 +151,16 @@ func TestSecretsAreNotGuessed(t *testing.T) {
 // object that went with it is no other's, and without objects there is none.
 func TestKeeper(t *testing.T) {
 	h := newHouse(t, grant(1, "*"), grant(2, "*"))
-	h.device.reuses = true
-	h.device.replace()
+	h.device.Reuses = true
+	h.device.Replace()
 	u, hostile := h.user(1), h.user(2)
 	s, bad := u.session(), hostile.session()
 	create := func(s uint64, name string) *cryptoki.Call {
-		return &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{key(name, "1")}}
+		return &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{proxytest.Key(name, "1")}}
 	}
 	own := u.want(cryptoki.CKR_OK, create(s, "own")).Numbers[0]
 	lost := false
-	h.device.answers = func(call *cryptoki.Call) *cryptoki.Answer {
+	h.device.Answers = func(call *cryptoki.Call) *cryptoki.Answer {
 		switch {
 		case call.Function == cryptoki.CreateObject && string(cryptoki.Find(call.Templates[0], cryptoki.CKA_LABEL).Value) == "evil":
 			return cryptoki.Refuse(cryptoki.CKR_USER_NOT_LOGGED_IN)
@@ -173,9 +174,7 @@ func TestKeeper(t *testing.T) {
 	lost = true
 	hostile.want(cryptoki.CKR_DEVICE_ERROR, create(bad, "evil"))
 	lost = false
-	h.device.mu.Lock()
-	h.device.process.last = 0 // the next object gets the handle that own had
-	h.device.mu.Unlock()
+	h.device.ReuseHandles()
 	other := hostile.want(cryptoki.CKR_OK, create(bad, "other")).Numbers[0]
 	u.want(cryptoki.CKR_OBJECT_HANDLE_INVALID, signInit(s, own))
 	u.Close(t.Context())

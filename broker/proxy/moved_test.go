@@ -8,19 +8,9 @@ import (
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/proxy/proxytest"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
-
-// labels are those of the objects that are stored.
-func (d *device) labels() (all []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, o := range d.stored {
-		all = append(all, string(cryptoki.Find(o.attributes, cryptoki.CKA_LABEL).Value))
-	}
-	slices.Sort(all)
-	return all
-}
 
 // TestReplacedAtAnyMoment: the plugin is replaced in the middle of a call, and the handles
 // of the new process are those of other objects. A call fails or does what it should.
@@ -53,20 +43,20 @@ func TestReplacedAtAnyMoment(t *testing.T) {
 	} {
 		for after := 1; after <= 6; after++ {
 			h := newHouse(t, grant(1, "*"))
-			h.device.reuses = true
-			h.device.replace()
+			h.device.Reuses = true
+			h.device.Replace()
 			for _, name := range []string{"b", "a", "d", "c"} {
-				h.device.put(key(name, "1")...)
+				h.device.Put(proxytest.Key(name, "1")...)
 			}
 			c := &client{user: h.user(1)}
 			c.s = c.session()
 			c.a = c.one(c.s, "a")
-			c.own = c.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{c.s}, Templates: [2][]cryptoki.Attribute{key("own", "1")}}).Numbers[0]
-			h.device.mu.Lock()
-			h.device.replaceAfter = after
-			h.device.mu.Unlock()
+			c.own = c.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{c.s}, Templates: [2][]cryptoki.Attribute{proxytest.Key("own", "1")}}).Numbers[0]
+			h.device.Lock()
+			h.device.ReplaceAfter = after
+			h.device.Unlock()
 			answer := c.Do(t.Context(), call(c))
-			left := h.device.labels()
+			left := h.device.Labels()
 			others := slices.DeleteFunc(slices.Clone(left), func(l string) bool { return l == "a" || l == "renamed" })
 			// A crash leaves what was made just before it.
 			switch copied := name == "copy" && len(left) == 5; {
@@ -78,15 +68,15 @@ func TestReplacedAtAnyMoment(t *testing.T) {
 			case name == "read" && string(answer.Attributes[0].Value) != "a":
 				t.Errorf("%s, replaced after %d: %q", name, after, answer.Attributes[0].Value)
 			case name == "sign":
-				if a := c.Do(t.Context(), sign(c.s, "x")); a.RV == cryptoki.CKR_OK && !bytes.Equal(a.Data, signature("a", "x")) {
+				if a := c.Do(t.Context(), sign(c.s, "x")); a.RV == cryptoki.CKR_OK && !bytes.Equal(a.Data, proxytest.Signature("a", "x")) {
 					t.Errorf("%s, replaced after %d: by another key", name, after)
 				}
 			case name == "find" && len(c.must(cryptoki.FindObjects, c.s).List) != 1:
 				t.Errorf("%s, replaced after %d: it is said not to be there", name, after)
 			}
-			h.device.mu.Lock()
-			h.device.replaceAfter = 0
-			h.device.mu.Unlock()
+			h.device.Lock()
+			h.device.ReplaceAfter = 0
+			h.device.Unlock()
 			if name != "destroy" && name != "end" && name != "rename" {
 				c.signs(c.session(), c.a, "a", "afterwards")
 			}
@@ -114,7 +104,7 @@ func (h *house) empty() {
 // also if it was in use when the wait began.
 func TestParkedWhileOthersWait(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.most = 1
+	h.device.Most = 1
 	pool := h.tokens[0].pool
 	held, err := pool.acquire(t.Context(), authz.Identity{UID: 1})
 	if err != nil {
@@ -152,10 +142,10 @@ func (h *house) untilWaiting(n int) {
 // who comes again and again.
 func TestFairnessToCrowds(t *testing.T) {
 	h := newHouse(t, grant(1, "*"), grant(2, "*"))
-	h.device.most = 2
+	h.device.Most = 2
 	pool := h.tokens[0].pool
 	var held []*lease
-	for range h.device.most {
+	for range h.device.Most {
 		l, err := pool.acquire(t.Context(), authz.Identity{UID: 1})
 		if err != nil {
 			t.Fatal(err)
@@ -188,7 +178,7 @@ func TestFairnessToCrowds(t *testing.T) {
 // TestFewerThanSaid: a device that admits fewer sessions than it says is waited for.
 func TestFewerThanSaid(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.admits = 1
+	h.device.Admits = 1
 	pool := h.tokens[0].pool
 	held, err := pool.acquire(t.Context(), authz.Identity{UID: 1})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/proxy/proxytest"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -19,7 +20,7 @@ import (
 type house struct {
 	*Proxy
 	t      *testing.T
-	device *device
+	device *proxytest.Device
 
 	mu         sync.Mutex
 	policy     *authz.Policy
@@ -31,7 +32,7 @@ type house struct {
 const token1 = "luna"
 
 func newHouse(t *testing.T, grants ...authz.ObjectGrant) *house {
-	h := &house{t: t, device: newDevice(t)}
+	h := &house{t: t, device: proxytest.New(t)}
 	h.allow(grants...)
 	h.Proxy = New(Config{
 		Tokens: []Token{{token1, h.device}},
@@ -181,7 +182,7 @@ func (u *user) signs(s, key uint64, name, data string) {
 
 func (u *user) signed(s uint64, name, data string) {
 	u.t.Helper()
-	if a := u.want(cryptoki.CKR_OK, sign(s, data)); !bytes.Equal(a.Data, signature(name, data)) {
+	if a := u.want(cryptoki.CKR_OK, sign(s, data)); !bytes.Equal(a.Data, proxytest.Signature(name, data)) {
 		u.t.Errorf("the signature is not that of %s over %s", name, data)
 	}
 }
@@ -199,12 +200,12 @@ func label1(u *user, s, object uint64) (string, cryptoki.RV) {
 // counts and behind guessed handles.
 func TestInvisible(t *testing.T) {
 	h := newHouse(t, grant(1, "web-*"), grant(2, "mail"))
-	h.device.put(key("web-a", "1")...)
-	h.device.put(key("mail", "2")...)
-	h.device.put(key("web-b", "3")...)
-	h.device.put(key("kmsbroker/pay", "4")...)
-	h.device.put(key("web-c", "material")...)
-	h.device.put(append(key("web-d", "5"), cryptoki.BoolAttribute(cryptoki.CKA_ALWAYS_AUTHENTICATE, true))...)
+	h.device.Put(proxytest.Key("web-a", "1")...)
+	h.device.Put(proxytest.Key("mail", "2")...)
+	h.device.Put(proxytest.Key("web-b", "3")...)
+	h.device.Put(proxytest.Key("kmsbroker/pay", "4")...)
+	h.device.Put(proxytest.Key("web-c", "material")...)
+	h.device.Put(append(proxytest.Key("web-d", "5"), cryptoki.BoolAttribute(cryptoki.CKA_ALWAYS_AUTHENTICATE, true))...)
 	web, mail, nobody := h.user(1), h.user(2), h.user(3)
 	s := web.session()
 	if found := web.find(s); len(found) != 2 {
@@ -238,7 +239,7 @@ func TestInvisible(t *testing.T) {
 // TestLogin is PKCS#11's idea of it, which has nothing to do with who may do what.
 func TestLogin(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	u := h.user(1)
 	open := func(flags uint64) uint64 {
 		return u.must(cryptoki.OpenSession, 1, cryptoki.CKF_SERIAL_SESSION|flags).Numbers[0]
@@ -273,7 +274,7 @@ func TestLogin(t *testing.T) {
 	state(cryptoki.CKS_RO_PUBLIC_SESSION, cryptoki.CKS_RW_PUBLIC_SESSION)
 	u.must(cryptoki.CloseAllSessions, 1)
 	u.want(cryptoki.CKR_SESSION_HANDLE_INVALID, &cryptoki.Call{Function: cryptoki.GetSessionInfo, Numbers: [4]uint64{rw}})
-	if n := h.device.count(cryptoki.Login) + h.device.count(cryptoki.Logout) + h.device.count(cryptoki.CloseAllSessions); n != 0 {
+	if n := h.device.Count(cryptoki.Login) + h.device.Count(cryptoki.Logout) + h.device.Count(cryptoki.CloseAllSessions); n != 0 {
 		t.Errorf("%d calls about logging in reached the device", n)
 	}
 }
@@ -282,8 +283,8 @@ func TestLogin(t *testing.T) {
 // that is left clean whatever a client did.
 func TestOperations(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.most = 1
-	h.device.put(key("k", "1")...)
+	h.device.Most = 1
+	h.device.Put(proxytest.Key("k", "1")...)
 	u := h.user(1)
 	s := u.session()
 	k := u.one(s, "k")
@@ -306,7 +307,7 @@ func TestOperations(t *testing.T) {
 		u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.SignUpdate, Numbers: [4]uint64{s}, Data: [2][]byte{[]byte(part)}})
 	}
 	a := u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.SignFinal, Numbers: [4]uint64{s}, Room: cryptoki.Room{Size: 64}})
-	if !bytes.Equal(a.Data, signature("k", "ab")) {
+	if !bytes.Equal(a.Data, proxytest.Signature("k", "ab")) {
 		t.Error("a signature in parts is wrong")
 	}
 	bad := signInit(s, k)
@@ -317,7 +318,7 @@ func TestOperations(t *testing.T) {
 	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, sign(s, "x"))
 	u.signs(s, k, "k", "y")
 	u.must(cryptoki.CloseSession, s)
-	if n := h.device.sessions(); n > 1 {
+	if n := h.device.Sessions(); n > 1 {
 		t.Errorf("the device has %d sessions", n)
 	}
 	want := []string{"pkcs11.sign done k", "pkcs11.sign done k", "pkcs11.sign failed k", "pkcs11.sign done k"}
@@ -330,7 +331,7 @@ func TestOperations(t *testing.T) {
 // C_Sign, and each gets its own signature.
 func TestIdleClients(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	h.config.Limits.MaxSessions = 1000
 	var users []*user
 	var sessions []uint64
@@ -343,7 +344,7 @@ func TestIdleClients(t *testing.T) {
 	for i, u := range users {
 		u.signed(sessions[i], "k", strings.Repeat("x", i))
 	}
-	if n := h.device.sessions(); n > h.device.most {
+	if n := h.device.Sessions(); n > h.device.Most {
 		t.Errorf("the device has %d sessions", n)
 	}
 	for _, u := range users {
@@ -362,10 +363,10 @@ func update(s uint64) *cryptoki.Call {
 // wait in a queue with an end, and one that is left alone too long is lost.
 func TestBusyClients(t *testing.T) {
 	h := newHouse(t, grant(1, "*"), grant(2, "*"))
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	var users []*user
 	var sessions []uint64
-	for range h.device.most {
+	for range h.device.Most {
 		u := h.user(1)
 		s := u.session()
 		u.want(cryptoki.CKR_OK, signInit(s, u.one(s, "k")))
@@ -400,7 +401,7 @@ func TestFairness(t *testing.T) {
 	h := newHouse(t, grant(1, "*"), grant(2, "*"))
 	pool := h.tokens[0].pool
 	var held []*lease
-	for range h.device.most {
+	for range h.device.Most {
 		l, err := pool.acquire(t.Context(), authz.Identity{UID: 1})
 		if err != nil {
 			t.Fatal(err)
@@ -442,18 +443,18 @@ func TestFairness(t *testing.T) {
 // TestReplacedPlugin: a crash costs what was under way and session objects, nothing else.
 func TestReplacedPlugin(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("a", "1")...)
-	h.device.put(key("b", "2")...)
-	h.device.put(key("twin", "3")...)
-	h.device.put(key("twin", "3")...)
+	h.device.Put(proxytest.Key("a", "1")...)
+	h.device.Put(proxytest.Key("b", "2")...)
+	h.device.Put(proxytest.Key("twin", "3")...)
+	h.device.Put(proxytest.Key("twin", "3")...)
 	u := h.user(1)
 	s, parts := u.session(), u.session()
 	a, b, twin := u.one(s, "a"), u.one(s, "b"), u.find(s, label("twin"))[0]
-	own := u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{key("own", "9")}}).Numbers[0]
+	own := u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{proxytest.Key("own", "9")}}).Numbers[0]
 	u.want(cryptoki.CKR_OK, signInit(parts, b))
 	u.want(cryptoki.CKR_OK, update(parts))
 	u.want(cryptoki.CKR_OK, signInit(s, a))
-	h.device.replace()
+	h.device.Replace()
 	u.signed(s, "a", "after the crash")
 	u.want(cryptoki.CKR_DEVICE_ERROR, update(parts))
 	u.want(cryptoki.CKR_OPERATION_NOT_INITIALIZED, update(parts))
@@ -467,13 +468,13 @@ func TestReplacedPlugin(t *testing.T) {
 		t.Errorf("the session is in state %d", state)
 	}
 
-	h.device.away = true
+	h.device.Away = true
 	u.want(cryptoki.CKR_DEVICE_REMOVED, signInit(s, a))
 	if slots := u.Do(t.Context(), &cryptoki.Call{Function: cryptoki.GetSlotList, Flag: true, Room: cryptoki.Room{Size: 9}}); len(slots.List) != 0 {
 		t.Error("a token that is away is in a slot")
 	}
 	u.want(cryptoki.CKR_TOKEN_NOT_PRESENT, &cryptoki.Call{Function: cryptoki.OpenSession, Numbers: [4]uint64{1, cryptoki.CKF_SERIAL_SESSION}})
-	h.device.away = false
+	h.device.Away = false
 	u.signs(s, a, "a", "and back")
 }
 
@@ -483,7 +484,7 @@ func TestSessionObjects(t *testing.T) {
 	u, other := h.user(1), h.user(1)
 	s, second := u.session(), u.session()
 	create := func(s uint64) uint64 {
-		return u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{key("temp", "1")}}).Numbers[0]
+		return u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{proxytest.Key("temp", "1")}}).Numbers[0]
 	}
 	k := create(s)
 	u.signs(second, k, "temp", "x")
@@ -496,11 +497,11 @@ func TestSessionObjects(t *testing.T) {
 	u.signs(second, kept, "temp", "x")
 	u.must(cryptoki.DestroyObject, second, kept)
 	create(second)
-	if n := h.device.objects(); n != 1 {
+	if n := h.device.Objects(); n != 1 {
 		t.Errorf("the device has %d objects", n)
 	}
 	u.Close(t.Context())
-	if n := h.device.objects(); n != 0 {
+	if n := h.device.Objects(); n != 0 {
 		t.Errorf("the device has %d objects of a client who is gone", n)
 	}
 }
@@ -515,8 +516,8 @@ func TestNames(t *testing.T) {
 	mine := grant(1, "web-*")
 	mine.Operations = slices.DeleteFunc(authz.ObjectOperations(), func(op authz.ObjectOperation) bool { return op == authz.ObjectExport })
 	h := newHouse(t, mine, authz.ObjectGrant{Tokens: []string{"*"}, Labels: []string{"tls"}, Operations: []authz.ObjectOperation{authz.ObjectSign}, UIDs: []uint32{1}})
-	h.device.put(key("web-1", "1")...)
-	h.device.put(key("tls", "2")...)
+	h.device.Put(proxytest.Key("web-1", "1")...)
+	h.device.Put(proxytest.Key("tls", "2")...)
 	u := h.user(1)
 	s := u.session()
 	web, tls := u.one(s, "web-1"), u.one(s, "tls")
@@ -528,13 +529,13 @@ func TestNames(t *testing.T) {
 		rv   cryptoki.RV
 		call *cryptoki.Call
 	}{
-		{cryptoki.CKR_OK, call(cryptoki.CreateObject, 0, onToken(key("web-2", "1"))...)},
-		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.CreateObject, 0, onToken(key("mail", "1"))...)},
-		{cryptoki.CKR_ATTRIBUTE_VALUE_INVALID, call(cryptoki.CreateObject, 0, onToken(key("kmsbroker/x", "1"))...)},
-		{cryptoki.CKR_ATTRIBUTE_VALUE_INVALID, call(cryptoki.CreateObject, 0, onToken(key("web-3", "material"))...)},
-		{cryptoki.CKR_OK, call(cryptoki.CreateObject, 0, key("whatever", "1")...)}, // a session object
-		{cryptoki.CKR_OK, call(cryptoki.GenerateKey, 0, onToken(key("web-4", "1"))...)},
-		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.GenerateKey, 0, onToken(key("mail", "1"))...)},
+		{cryptoki.CKR_OK, call(cryptoki.CreateObject, 0, onToken(proxytest.Key("web-2", "1"))...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.CreateObject, 0, onToken(proxytest.Key("mail", "1"))...)},
+		{cryptoki.CKR_ATTRIBUTE_VALUE_INVALID, call(cryptoki.CreateObject, 0, onToken(proxytest.Key("kmsbroker/x", "1"))...)},
+		{cryptoki.CKR_ATTRIBUTE_VALUE_INVALID, call(cryptoki.CreateObject, 0, onToken(proxytest.Key("web-3", "material"))...)},
+		{cryptoki.CKR_OK, call(cryptoki.CreateObject, 0, proxytest.Key("whatever", "1")...)}, // a session object
+		{cryptoki.CKR_OK, call(cryptoki.GenerateKey, 0, onToken(proxytest.Key("web-4", "1"))...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.GenerateKey, 0, onToken(proxytest.Key("mail", "1"))...)},
 		{cryptoki.CKR_OK, call(cryptoki.CopyObject, web, label("web-5"))},
 		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.CopyObject, web, label("mail"))},
 		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.CopyObject, tls, label("web-6"))},
@@ -543,10 +544,10 @@ func TestNames(t *testing.T) {
 		{cryptoki.CKR_OK, call(cryptoki.SetAttributeValue, web, label("web-7"))},
 		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.SetAttributeValue, tls, label("web-8"))},
 		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.DestroyObject, tls)},
-		{cryptoki.CKR_KEY_FUNCTION_NOT_PERMITTED, call(cryptoki.UnwrapKey, tls, key("web-9", "1")...)},
-		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.UnwrapKey, web, onToken(key("mail", "1"))...)},
-		{cryptoki.CKR_OK, call(cryptoki.UnwrapKey, web, key("temporary", "1")...)},
-		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.DeriveKey, web, onToken(key("mail", "1"))...)},
+		{cryptoki.CKR_KEY_FUNCTION_NOT_PERMITTED, call(cryptoki.UnwrapKey, tls, proxytest.Key("web-9", "1")...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.UnwrapKey, web, onToken(proxytest.Key("mail", "1"))...)},
+		{cryptoki.CKR_OK, call(cryptoki.UnwrapKey, web, proxytest.Key("temporary", "1")...)},
+		{cryptoki.CKR_ACTION_PROHIBITED, call(cryptoki.DeriveKey, web, onToken(proxytest.Key("mail", "1"))...)},
 		{cryptoki.CKR_KEY_UNEXTRACTABLE, &cryptoki.Call{Function: cryptoki.WrapKey, Numbers: [4]uint64{s, web, tls}, Mechanism: &cryptoki.Mechanism{}, Room: cryptoki.Room{Size: 99}}},
 		{cryptoki.CKR_KEY_FUNCTION_NOT_PERMITTED, &cryptoki.Call{Function: cryptoki.WrapKey, Numbers: [4]uint64{s, tls, web}, Mechanism: &cryptoki.Mechanism{}, Room: cryptoki.Room{Size: 99}}},
 	} {
@@ -573,7 +574,7 @@ func TestNames(t *testing.T) {
 // TestUnrecorded: what cannot be recorded is neither done nor answered.
 func TestUnrecorded(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	u := h.user(1)
 	s := u.session()
 	k := u.one(s, "k")
@@ -582,10 +583,10 @@ func TestUnrecorded(t *testing.T) {
 	if a := u.want(cryptoki.CKR_DEVICE_ERROR, sign(s, "x")); a.Data != nil {
 		t.Error("a signature came without a record")
 	}
-	signatures := h.device.count(cryptoki.SignInit)
+	signatures := h.device.Count(cryptoki.SignInit)
 	u.want(cryptoki.CKR_DEVICE_ERROR, signInit(s, k))
 	u.want(cryptoki.CKR_DEVICE_ERROR, &cryptoki.Call{Function: cryptoki.GenerateRandom, Numbers: [4]uint64{s}, Room: cryptoki.Room{Size: 9}})
-	if h.device.count(cryptoki.SignInit) != signatures || h.device.count(cryptoki.GenerateRandom) != 0 {
+	if h.device.Count(cryptoki.SignInit) != signatures || h.device.Count(cryptoki.GenerateRandom) != 0 {
 		t.Error("the device was asked")
 	}
 	h.unrecorded = nil
@@ -595,8 +596,8 @@ func TestUnrecorded(t *testing.T) {
 // TestRevoked: what a reload takes away cannot be gone on with either.
 func TestRevoked(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.put(key("k", "1")...)
-	h.device.put(key("other", "2")...)
+	h.device.Put(proxytest.Key("k", "1")...)
+	h.device.Put(proxytest.Key("other", "2")...)
 	u := h.user(1)
 	s, second := u.session(), u.session()
 	u.want(cryptoki.CKR_OK, signInit(s, u.one(s, "k")))

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kmsbroker/kmsbroker/broker/proxy/proxytest"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -11,8 +12,8 @@ import (
 // clients want.
 func TestStatus(t *testing.T) {
 	h := newHouse(t, grant(1, "*"), grant(2, "*"))
-	h.device.most = 2
-	h.device.put(key("k", "1")...)
+	h.device.Most = 2
+	h.device.Put(proxytest.Key("k", "1")...)
 	told := func(want Status) {
 		t.Helper()
 		want.Name = token1
@@ -49,12 +50,12 @@ func TestStatus(t *testing.T) {
 	told(Status{Clients: 2, ClientSessions: 3, Open: 2, Parked: 1, Idle: 1, Most: 2, Counts: counts})
 
 	other.must(cryptoki.CloseSession, third)
-	u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{first}, Templates: [2][]cryptoki.Attribute{key("own", "9")}})
+	u.want(cryptoki.CKR_OK, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{first}, Templates: [2][]cryptoki.Attribute{proxytest.Key("own", "9")}})
 	told(Status{Clients: 1, ClientSessions: 2, Open: 2, Idle: 1, Most: 2, Counts: counts})
 	if s := h.Status()[0]; s.Lent() != 1 {
 		t.Errorf("%d sessions are lent, and session objects live in one", s.Lent())
 	}
-	h.device.replace()
+	h.device.Replace()
 	told(Status{Clients: 1, ClientSessions: 2, Counts: counts})
 	u.Close(t.Context())
 	told(Status{Counts: counts})
@@ -63,9 +64,9 @@ func TestStatus(t *testing.T) {
 // TestStatusWaiting: who waits is told while he waits.
 func TestStatusWaiting(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
-	h.device.most = 1
-	h.device.put(key("k", "1")...)
-	h.device.blocking = make(chan struct{})
+	h.device.Most = 1
+	h.device.Put(proxytest.Key("k", "1")...)
+	h.device.Blocking = make(chan struct{})
 	u, other := h.user(1), h.user(1)
 	s, third := u.session(), other.session()
 	u.want(cryptoki.CKR_OK, signInit(s, u.one(s, "k")))
@@ -78,7 +79,7 @@ func TestStatusWaiting(t *testing.T) {
 	for h.Status()[0].Waiting == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	close(h.device.blocking)
+	close(h.device.Blocking)
 	<-signed
 	<-served
 	if got := h.Status()[0]; got.Waiting != 0 || got.Idle != 1 || got.Counts != (Counts{}) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/broker/audit"
 	"github.com/kmsbroker/kmsbroker/broker/authz"
+	"github.com/kmsbroker/kmsbroker/broker/proxy/proxytest"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
@@ -14,7 +15,7 @@ import (
 func TestTrail(t *testing.T) {
 	h := newHouse(t, grant(1, "*"))
 	for _, name := range []string{"a", "b"} {
-		h.device.put(key(name, "1")...)
+		h.device.Put(proxytest.Key(name, "1")...)
 	}
 	u := h.user(1)
 	s := u.session()
@@ -41,14 +42,14 @@ func TestTrail(t *testing.T) {
 		{[]*cryptoki.Call{digest, {Function: cryptoki.DigestKey, Numbers: [4]uint64{s, a}}}, []string{"pkcs11.digest done", "pkcs11.digest-key done a"}},
 		{[]*cryptoki.Call{{Function: cryptoki.DigestKey, Numbers: [4]uint64{s, b}}}, []string{"pkcs11.digest-key done b"}},
 		{[]*cryptoki.Call{mechanism(&cryptoki.Call{Function: cryptoki.WrapKey, Numbers: [4]uint64{s, a, b}})}, []string{"pkcs11.wrap done a", "pkcs11.export done b"}},
-		{[]*cryptoki.Call{mechanism(template(cryptoki.UnwrapKey, a, onToken(key("c", "3"))...))}, []string{"pkcs11.unwrap done a", "pkcs11.create done c"}},
-		{[]*cryptoki.Call{mechanism(template(cryptoki.DeriveKey, a, onToken(key("d", "4"))...))}, []string{"pkcs11.derive done a", "pkcs11.generate done d"}},
-		{[]*cryptoki.Call{mechanism(template(cryptoki.DeriveKey, a, key("temporary", "5")...))}, []string{"pkcs11.derive done a"}},
+		{[]*cryptoki.Call{mechanism(template(cryptoki.UnwrapKey, a, onToken(proxytest.Key("c", "3"))...))}, []string{"pkcs11.unwrap done a", "pkcs11.create done c"}},
+		{[]*cryptoki.Call{mechanism(template(cryptoki.DeriveKey, a, onToken(proxytest.Key("d", "4"))...))}, []string{"pkcs11.derive done a", "pkcs11.generate done d"}},
+		{[]*cryptoki.Call{mechanism(template(cryptoki.DeriveKey, a, proxytest.Key("temporary", "5")...))}, []string{"pkcs11.derive done a"}},
 		{[]*cryptoki.Call{template(cryptoki.CopyObject, a, label("e"))}, []string{"pkcs11.copy done a", "pkcs11.create done e"}},
 		{[]*cryptoki.Call{template(cryptoki.SetAttributeValue, b, cryptoki.BoolAttribute(cryptoki.CKA_SIGN, true))}, []string{"pkcs11.modify done b"}},
 		{[]*cryptoki.Call{template(cryptoki.SetAttributeValue, b, label("f"))}, []string{"pkcs11.modify done b", "pkcs11.modify done f"}},
 		{[]*cryptoki.Call{template(cryptoki.DestroyObject, b)}, []string{"pkcs11.destroy done f"}},
-		{[]*cryptoki.Call{template(cryptoki.CreateObject, 0, key("own", "9")...)}, []string{"pkcs11.create done own"}},
+		{[]*cryptoki.Call{template(cryptoki.CreateObject, 0, proxytest.Key("own", "9")...)}, []string{"pkcs11.create done own"}},
 	} {
 		for _, call := range tt.calls {
 			u.want(cryptoki.CKR_OK, call)
@@ -64,12 +65,12 @@ func TestDenied(t *testing.T) {
 	mine := grant(1, "*")
 	mine.Operations = []authz.ObjectOperation{authz.ObjectSign, authz.ObjectWrap, authz.ObjectExport}
 	h := newHouse(t, mine)
-	h.device.put(key("k", "1")...)
+	h.device.Put(proxytest.Key("k", "1")...)
 	u := h.user(1)
 	s := u.session()
 	k := u.one(s, "k")
 	wrap := &cryptoki.Call{Function: cryptoki.WrapKey, Numbers: [4]uint64{s, k, k}, Mechanism: &cryptoki.Mechanism{}, Room: cryptoki.Room{Size: 99}}
-	h.device.wrapping = cryptoki.CKR_KEY_UNEXTRACTABLE
+	h.device.Wrapping = cryptoki.CKR_KEY_UNEXTRACTABLE
 	u.want(cryptoki.CKR_KEY_UNEXTRACTABLE, wrap)
 	u.want(cryptoki.CKR_ACTION_PROHIBITED, &cryptoki.Call{Function: cryptoki.GenerateRandom, Numbers: [4]uint64{s}, Room: cryptoki.Room{Size: 8}})
 	want := []string{"pkcs11.wrap failed k", "pkcs11.export failed k", "pkcs11.random denied"}

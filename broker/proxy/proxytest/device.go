@@ -1,4 +1,5 @@
-package proxy
+// Package proxytest is a token in memory for tests of the PKCS#11 proxy and of its door.
+package proxytest
 
 import (
 	"context"
@@ -15,31 +16,31 @@ import (
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 )
 
-// device is a small token in memory that is as strict as a real one: handles are per
+// Device is a small token in memory that is as strict as a real one: handles are per
 // process, an operation stays with its session, a session object with the session that
 // made it. Its signatures tell the key and the data.
-type device struct {
+type Device struct {
 	t testing.TB
 
 	mu       sync.Mutex
 	process  *process
 	stored   []*thing // token objects, which survive a process
-	most     int
-	away     bool
+	Most     int
+	Away     bool
 	opened   int // sessions ever
 	calls    map[cryptoki.Function]int
-	blocking chan struct{} // unless nil, C_Sign waits for it
-	wrapping cryptoki.RV   // what C_WrapKey ends with
+	Blocking chan struct{} // unless nil, C_Sign waits for it
+	Wrapping cryptoki.RV   // what C_WrapKey ends with
 
-	admits       int  // sessions, whatever it says; 0: what it says
-	reuses       bool // the same handles in each process, for other objects
-	replaceAfter int  // so many more questions for the device; 0: never
-	// answers, unless nil, answers some calls instead.
-	answers func(*cryptoki.Call) *cryptoki.Answer
+	Admits       int  // sessions, whatever it says; 0: what it says
+	Reuses       bool // the same handles in each process, for other objects
+	ReplaceAfter int  // so many more questions for the device; 0: never
+	// Answers, unless nil, answers some calls instead.
+	Answers func(*cryptoki.Call) *cryptoki.Answer
 }
 
 type process struct {
-	device  *device
+	device  *Device
 	current *backend.Device
 	gone    chan struct{}
 	handles map[uint64]*thing
@@ -52,25 +53,33 @@ type thing struct {
 	maker      *openSession // of a session object
 }
 
-func newDevice(t testing.TB) *device {
-	d := &device{t: t, most: 4, calls: map[cryptoki.Function]int{}}
-	d.replace()
+func (o *thing) label() string {
+	if a := cryptoki.Find(o.attributes, cryptoki.CKA_LABEL); a != nil {
+		return string(a.Value)
+	}
+	return ""
+}
+
+// New makes a Device that is there, with no objects.
+func New(t testing.TB) *Device {
+	d := &Device{t: t, Most: 4, calls: map[cryptoki.Function]int{}}
+	d.Replace()
 	return d
 }
 
-// replace is what the supervisor does when the plugin has crashed.
-func (d *device) replace() {
+// Replace is what the supervisor does when the plugin has crashed.
+func (d *Device) Replace() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.replaced()
 }
 
-func (d *device) replaced() {
+func (d *Device) replaced() {
 	if d.process != nil {
 		close(d.process.gone)
 	}
 	p := &process{device: d, gone: make(chan struct{}), handles: map[uint64]*thing{}, last: uint64(1000 * (d.opened + 1))}
-	if d.reuses {
+	if d.Reuses {
 		p.last = 0
 	}
 	p.current = &backend.Device{Device: p, Gone: p.gone, CallTimeout: time.Minute, Hung: func() {}, Suspect: func() {}}
@@ -82,41 +91,44 @@ func (d *device) replaced() {
 }
 
 // Device implements Backend.
-func (d *device) Device(context.Context) (*backend.Device, error) {
+func (d *Device) Device(context.Context) (*backend.Device, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.away {
+	if d.Away {
 		return nil, hsm.Errorf(hsm.TokenGone, "the device is away")
 	}
 	current := d.process.current
-	if d.replaceAfter > 0 {
-		if d.replaceAfter--; d.replaceAfter == 0 {
+	if d.ReplaceAfter > 0 {
+		if d.ReplaceAfter--; d.ReplaceAfter == 0 {
 			d.replaced()
 		}
 	}
 	return current, nil
 }
 
-func (d *device) count(f cryptoki.Function) int {
+// Count is how many calls of a function were made.
+func (d *Device) Count(f cryptoki.Function) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.calls[f]
 }
 
-func (d *device) objects() (n int) {
+// Objects is how many there are, of which process ever.
+func (d *Device) Objects() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.process.handles)
 }
 
-func (d *device) sessions() int {
+// Sessions is how many are open.
+func (d *Device) Sessions() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.process.open
 }
 
-// put stores an object, as an administrator would.
-func (d *device) put(attributes ...cryptoki.Attribute) {
+// Put stores an object, as an administrator would.
+func (d *Device) Put(attributes ...cryptoki.Attribute) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	o := &thing{attributes: append(attributes, cryptoki.BoolAttribute(cryptoki.CKA_TOKEN, true))}
@@ -125,15 +137,16 @@ func (d *device) put(attributes ...cryptoki.Attribute) {
 	d.process.handles[d.process.last] = o
 }
 
-// lose destroys all objects, as an administrator would.
-func (d *device) lose() {
+// Lose destroys all objects, as an administrator would.
+func (d *Device) Lose() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stored = nil
 	clear(d.process.handles)
 }
 
-func key(label, id string) []cryptoki.Attribute {
+// Key is the template of a secret key.
+func Key(label, id string) []cryptoki.Attribute {
 	return []cryptoki.Attribute{
 		cryptoki.UlongAttribute(cryptoki.CKA_CLASS, cryptoki.CKO_SECRET_KEY),
 		cryptoki.UlongAttribute(cryptoki.CKA_KEY_TYPE, cryptoki.CKK_GENERIC_SECRET),
@@ -145,16 +158,16 @@ func key(label, id string) []cryptoki.Attribute {
 }
 
 // MaxSessions implements cryptoki.Device.
-func (p *process) MaxSessions() int { return p.device.most }
+func (p *process) MaxSessions() int { return p.device.Most }
 
 // OpenSession implements cryptoki.Device.
 func (p *process) OpenSession(context.Context) (cryptoki.Session, error) {
 	p.device.mu.Lock()
 	defer p.device.mu.Unlock()
-	if p.device.admits > 0 && p.open >= p.device.admits {
+	if p.device.Admits > 0 && p.open >= p.device.Admits {
 		return nil, cryptoki.CKR_SESSION_COUNT
 	}
-	if p.open >= p.device.most {
+	if p.open >= p.device.Most {
 		p.device.t.Errorf("%d sessions are open, and one more was asked for", p.open)
 		return nil, cryptoki.CKR_SESSION_COUNT
 	}
@@ -186,7 +199,7 @@ func (s *openSession) Do(_ context.Context, call *cryptoki.Call) (*cryptoki.Answ
 	defer s.busy.Unlock()
 	d.mu.Lock()
 	d.calls[call.Function]++
-	blocking := d.blocking
+	blocking := d.Blocking
 	d.mu.Unlock()
 	if blocking != nil && call.Function == cryptoki.Sign {
 		<-blocking
@@ -205,8 +218,8 @@ func (s *openSession) Do(_ context.Context, call *cryptoki.Call) (*cryptoki.Answ
 func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 	p := s.process
 	object := p.handles[call.Numbers[1]]
-	if p.device.answers != nil {
-		if a := p.device.answers(call); a != nil {
+	if p.device.Answers != nil {
+		if a := p.device.Answers(call); a != nil {
 			return a
 		}
 	}
@@ -233,12 +246,15 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	case cryptoki.CreateObject, cryptoki.GenerateKey:
 		return s.make(call.Templates[0])
+	case cryptoki.GenerateKeyPair:
+		public, private := s.make(call.Templates[0]), s.make(call.Templates[1])
+		return &cryptoki.Answer{Numbers: [4]uint64{public.Numbers[0], private.Numbers[0]}}
 	case cryptoki.Sign, cryptoki.SignUpdate, cryptoki.SignFinal:
 		return s.sign(call)
 	case cryptoki.DigestInit:
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
-	if _, ok := steps[call.Function]; ok && call.Function != cryptoki.DigestKey {
+	if call.Function > cryptoki.EncryptInit && call.Function <= cryptoki.DecryptVerifyUpdate && !takesKey(call.Function) {
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
 	if object == nil {
@@ -257,8 +273,8 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 		p.device.stored = slices.DeleteFunc(p.device.stored, func(o *thing) bool { return o == object })
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	case cryptoki.WrapKey:
-		if p.device.wrapping != cryptoki.CKR_OK {
-			return cryptoki.Refuse(p.device.wrapping)
+		if p.device.Wrapping != cryptoki.CKR_OK {
+			return cryptoki.Refuse(p.device.Wrapping)
 		}
 		return &cryptoki.Answer{Data: []byte("wrapped"), Size: 7}
 	case cryptoki.DigestKey:
@@ -275,10 +291,21 @@ func (s *openSession) answer(call *cryptoki.Call) *cryptoki.Answer {
 		s.key, s.data = object, nil
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
-	if _, ok := begins[call.Function]; ok {
+	if takesKey(call.Function) {
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
 	return cryptoki.Refuse(cryptoki.CKR_FUNCTION_NOT_SUPPORTED)
+}
+
+// takesKey reports functions of operations that have a key for a parameter.
+func takesKey(f cryptoki.Function) bool {
+	switch f {
+	case cryptoki.EncryptInit, cryptoki.DecryptInit, cryptoki.DigestKey, cryptoki.SignInit, cryptoki.SignRecoverInit,
+		cryptoki.VerifyInit, cryptoki.VerifyRecoverInit:
+		return true
+	default:
+		return false
+	}
 }
 
 // makeWith makes a key with another, which may have a template for it.
@@ -300,7 +327,7 @@ func (s *openSession) make(template []cryptoki.Attribute) *cryptoki.Answer {
 	for i := range o.attributes {
 		o.attributes[i].Value = slices.Clone(o.attributes[i].Value)
 	}
-	if v, _ := boolean(template, cryptoki.CKA_TOKEN); v {
+	if a := cryptoki.Find(template, cryptoki.CKA_TOKEN); a != nil && a.Value[0] == 1 {
 		p.device.stored = append(p.device.stored, o)
 	} else {
 		o.maker = s
@@ -332,12 +359,13 @@ func (s *openSession) sign(call *cryptoki.Call) *cryptoki.Answer {
 		return cryptoki.Refuse(cryptoki.CKR_DATA_INVALID) // and the operation goes on, as it must not
 	}
 	data := append(s.data, call.Data[0]...)
-	signature := signature(string(cryptoki.Find(s.key.attributes, cryptoki.CKA_LABEL).Value), string(data))
+	signature := Signature(s.key.label(), string(data))
 	s.key, s.data = nil, nil
 	return &cryptoki.Answer{Data: signature, Size: size}
 }
 
-func signature(label, data string) []byte {
+// Signature is what the device signs with.
+func Signature(label, data string) []byte {
 	mac := hmac.New(sha256.New, []byte(label))
 	mac.Write([]byte(data))
 	return mac.Sum(nil)
@@ -401,4 +429,34 @@ func merged(old, changes []cryptoki.Attribute) []cryptoki.Attribute {
 		}
 	}
 	return all
+}
+
+// LeaveSignature has a session that was lent come back with a signature that is active,
+// by a key of these attributes.
+func LeaveSignature(s cryptoki.Session, attributes ...cryptoki.Attribute) {
+	s.(*openSession).key = &thing{attributes: attributes} //nolint:forcetypeassert // no other has this device
+}
+
+// Labels are those of the objects that are stored, in order.
+func (d *Device) Labels() (all []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range d.stored {
+		all = append(all, o.label())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Lock keeps calls out while fields are changed.
+func (d *Device) Lock() { d.mu.Lock() }
+
+// Unlock is the opposite of Lock.
+func (d *Device) Unlock() { d.mu.Unlock() }
+
+// ReuseHandles gives new objects the handles that objects before had.
+func (d *Device) ReuseHandles() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.process.last = 0
 }
