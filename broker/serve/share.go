@@ -278,6 +278,9 @@ func (c *ownedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// Stranger reports whether a caller has no share of its own.
+func (s *Shares) Stranger(caller authz.Caller) bool { return s.owner(caller).stranger }
+
 // Admit asks the kernel who has connected, for a door that speaks neither gRPC nor
 // HTTP, and gives the connection its share.
 func (s *Shares) Admit(conn net.Conn, units Units) (net.Conn, authz.Caller, error) {

@@ -75,6 +75,9 @@ func (l *line) SetDeadline(deadline time.Time) error {
 // SetReadDeadline is for those who never set one.
 func (l *line) SetReadDeadline(deadline time.Time) error { return l.SetDeadline(deadline) }
 
+// SetWriteDeadline is for those who never set one.
+func (l *line) SetWriteDeadline(deadline time.Time) error { return l.SetDeadline(deadline) }
+
 func timedOut(err error) error {
 	if errors.Is(err, unix.EAGAIN) {
 		return os.ErrDeadlineExceeded

@@ -11,10 +11,12 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kmsbroker/kmsbroker/broker"
 	"github.com/kmsbroker/kmsbroker/broker/failure"
+	"github.com/kmsbroker/kmsbroker/broker/proxy"
 	"github.com/kmsbroker/kmsbroker/broker/serve"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki/rpc"
@@ -26,16 +28,19 @@ const Door = "pkcs11"
 const (
 	// greetTime is how long a client may take to say its version.
 	greetTime = 10 * time.Second
-	// frameTime is how long it may take from the first byte of a call to its last.
+	// frameTime is how long it may take from the first byte of a call to its last, and
+	// to read a large answer.
 	frameTime = 60 * time.Second
-	// maxLarge is how many large messages of one user are in memory at once, each up to
-	// rpc.MaxBody.
-	maxLarge = 8
 )
+
+// Core is what is behind the door: [broker.Broker].
+type Core interface {
+	OpenApplication(ctx context.Context, call broker.Call) *proxy.Application
+}
 
 // Config is what the door is made of.
 type Config struct {
-	Core    *broker.Broker
+	Core    Core
 	Units   serve.Units
 	Shares  *serve.Shares
 	Log     *slog.Logger
@@ -50,14 +55,17 @@ type Server struct {
 
 	mu      sync.Mutex
 	open    map[net.Conn]struct{}
-	large   map[uint32]int // messages, by uid
 	running sync.WaitGroup
+	large   large
+
+	greetTime, frameTime time.Duration
 }
 
 // New makes the door. Calls go on until Stop.
 func New(ctx context.Context, config Config) *Server {
-	s := &Server{Config: config, open: map[net.Conn]struct{}{}, large: map[uint32]int{}}
+	s := &Server{Config: config, open: map[net.Conn]struct{}{}, greetTime: greetTime, frameTime: frameTime}
 	s.stop, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.large.stop, s.large.wait = s.stop, largeTime
 	return s
 }
 
@@ -72,6 +80,10 @@ func (s *Server) Serve(listener net.Listener) error {
 				conn.Close()
 			}
 			return nil
+		case temporary(err):
+			s.Log.Warn("a PKCS#11 client could not be accepted", "error", err)
+			s.pause()
+			continue
 		case err != nil:
 			listener.Close()
 			return err
@@ -83,6 +95,19 @@ func (s *Server) Serve(listener net.Listener) error {
 			defer s.leave(conn)
 			s.serve(conn)
 		})
+	}
+}
+
+// temporary reports that descriptors or memory ran out, which come back.
+func temporary(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
+}
+
+// pause waits a moment, and no longer than until Stop.
+func (s *Server) pause() {
+	select {
+	case <-time.After(100 * time.Millisecond):
+	case <-s.stop.Done():
 	}
 }
 
@@ -136,14 +161,17 @@ func (s *Server) serve(accepted net.Conn) {
 	if !ok {
 		return
 	}
+	if s.stop.Err() != nil {
+		return // the deadline that Stop gave is gone
+	}
 	call := broker.Call{Caller: caller, Door: Door}
 	application := s.Core.OpenApplication(s.stop, call)
 	// What the client had is given back whether or not somebody waits for it.
 	defer application.Close(context.WithoutCancel(s.stop))
 	server := rpc.Server{
 		Version:  version,
-		Patience: frameTime,
-		Admit:    func(int) (func(), bool) { return s.admit(caller.UID) },
+		Patience: s.frameTime,
+		Admit:    func(int) (func(), bool) { return s.large.enter(s.whose(caller)) },
 		Malformed: func(err error) {
 			s.Log.Debug("a PKCS#11 client sent what is no call", "uid", caller.UID, "pid", caller.PID, "error", err)
 		},
@@ -151,6 +179,7 @@ func (s *Server) serve(accepted net.Conn) {
 			began := time.Now()
 			defer func() { s.Observe(c.Function.String(), verdict(answer.RV), time.Since(began)) }()
 			defer s.survive(&answer)
+			defer s.endIfStopped(conn)
 			return application.Do(s.stop, c)
 		},
 	}
@@ -161,7 +190,7 @@ func (s *Server) serve(accepted net.Conn) {
 
 // greet settles the version. Both sides' versions are logged when they differ.
 func (s *Server) greet(conn net.Conn) (rpc.Version, bool) {
-	if err := conn.SetDeadline(time.Now().Add(greetTime)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(s.greetTime)); err != nil {
 		return 0, false
 	}
 	version, offered, err := rpc.Accept(conn)
@@ -177,21 +206,12 @@ func (s *Server) greet(conn net.Conn) (rpc.Version, bool) {
 	return version, conn.SetDeadline(time.Time{}) == nil
 }
 
-// admit counts the large messages of a user.
-func (s *Server) admit(uid uint32) (leave func(), ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.large[uid] >= maxLarge {
-		return nil, false
+// endIfStopped has no other call follow the one that was under way, of which the frame
+// came so slowly that it had a deadline of its own when Stop gave it one.
+func (s *Server) endIfStopped(conn net.Conn) {
+	if s.stop.Err() != nil {
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
 	}
-	s.large[uid]++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.large[uid]--; s.large[uid] == 0 {
-			delete(s.large, uid)
-		}
-	}, true
 }
 
 // survive answers a call that panicked. The panic's value may hold anything and is not

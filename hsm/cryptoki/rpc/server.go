@@ -30,24 +30,22 @@ type Server struct {
 	// Malformed, unless nil, is told of a message that was not understood.
 	Malformed func(error)
 	// Patience is how long a client may take to send the rest of a frame that it has
-	// begun; 0 is for ever.
+	// begun, and to read a large answer; 0 is for ever.
 	Patience time.Duration
-	// Admit, unless nil, is asked before memory is taken for a frame of more than
-	// Small bytes, and the memory is given back with leave. A frame that is not
-	// admitted ends the connection.
+	// Admit, unless nil, is asked before memory is taken for a frame or an answer of
+	// more than Small bytes, and may wait. The memory is given back with leave. What is
+	// not admitted is answered with CKR_DEVICE_MEMORY.
 	Admit func(size int) (leave func(), ok bool)
 }
 
 // Small is the size up to which a frame is nobody's business, in bytes.
 const Small = 64 << 10
 
-// errCrowded is the end of a connection whose frame was not admitted.
-var errCrowded = errors.New("too many large messages at once")
-
 // ServerConn is what a [Server] needs of a connection; see [net.Conn].
 type ServerConn interface {
 	io.ReadWriter
 	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
 }
 
 // Serve answers calls one after the other, until the stream ends, which is no error.
@@ -84,15 +82,21 @@ func (s *Server) next(conn ServerConn, stream *bufio.Reader, in, out []byte) ([]
 	if err != nil {
 		return nil, nil, unexpected(err)
 	}
-	if header.size > Small && s.Admit != nil {
-		leave, ok := s.Admit(header.size)
-		if !ok {
-			return nil, nil, errCrowded
+	var place place
+	defer place.leave()
+	admitted := place.enter(s, header.size)
+	if slow { // the wait was not the client's
+		if err := conn.SetReadDeadline(time.Now().Add(s.Patience)); err != nil {
+			return nil, nil, err
 		}
-		defer leave()
 	}
-	if in, err = readBody(stream, in[:0], header.size); err != nil {
-		return nil, nil, err
+	if admitted {
+		in, err = readBody(stream, in[:0], header.size)
+	} else {
+		_, err = stream.Discard(header.size)
+	}
+	if err != nil {
+		return nil, nil, unexpected(err)
 	}
 	if slow {
 		if err := conn.SetReadDeadline(time.Time{}); err != nil {
@@ -100,14 +104,63 @@ func (s *Server) next(conn ServerConn, stream *bufio.Reader, in, out []byte) ([]
 		}
 	}
 	begin := len(out)
-	out = s.answer(BeginFrame(out), in)
+	out = BeginFrame(out)
+	if admitted {
+		out = s.answer(out, in, &place)
+	} else {
+		out, _ = s.Version.AppendAnswer(out, new(cryptoki.Call), cryptoki.Refuse(cryptoki.CKR_DEVICE_MEMORY))
+	}
 	EndFrame(out, begin, header.code)
 	in = wiped(in)
 	if complete(stream) && len(out) < Small {
 		return in, out, nil // goes with the answer to the next call
 	}
-	_, err = conn.Write(out)
+	err = s.write(conn, out)
 	return in, wiped(out)[:0], err
+}
+
+// write sends an answer. What is small goes into the kernel's buffer, as a rule, and
+// costs nobody anything when it does not.
+func (s *Server) write(conn ServerConn, frame []byte) error {
+	if s.Patience == 0 || len(frame) <= Small {
+		_, err := conn.Write(frame)
+		return err
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(s.Patience)); err != nil {
+		return err
+	}
+	if _, err := conn.Write(frame); err != nil {
+		return err
+	}
+	return conn.SetWriteDeadline(time.Time{})
+}
+
+// place is where a call that is large is counted, once.
+type place struct{ left func() }
+
+func (p *place) enter(s *Server, size int) (ok bool) {
+	if size <= Small || s.Admit == nil || p.left != nil {
+		return true
+	}
+	p.left, ok = s.Admit(size)
+	return ok
+}
+
+func (p *place) leave() {
+	if p.left != nil {
+		p.left()
+	}
+}
+
+// asks is for how many bytes of an answer a call has room.
+func asks(call *cryptoki.Call) int {
+	room := uint64(call.Room.Size)
+	if call.Function == cryptoki.GetAttributeValue {
+		for i := range call.Templates[0] {
+			room += call.Templates[0][i].Length
+		}
+	}
+	return int(min(room, MaxBody))
 }
 
 // complete reports whether a whole frame has come already.
@@ -123,12 +176,14 @@ func complete(stream *bufio.Reader) bool {
 	return err == nil && stream.Buffered() >= headerSize+h.options+h.size
 }
 
-func (s *Server) answer(dst, body []byte) []byte {
+func (s *Server) answer(dst, body []byte, place *place) []byte {
 	call, err := s.Version.ParseCall(body)
 	var answer *cryptoki.Answer
 	switch {
 	case err == nil && !carried(call.Function):
 		answer = cryptoki.Refuse(cryptoki.CKR_FUNCTION_NOT_SUPPORTED)
+	case err == nil && !place.enter(s, asks(call)):
+		answer = cryptoki.Refuse(cryptoki.CKR_DEVICE_MEMORY)
 	case err == nil:
 		answer = s.Do(call)
 	default:
