@@ -22,7 +22,8 @@ type PKCS11 struct {
 	Token  string   // the token's label
 	PIN    string   // that C_Login is given
 
-	server int // a process, 0 for none
+	Daemon *Daemon // of the broker
+	server int     // a process, 0 for none
 }
 
 // Direct loads SoftHSM into the application.
@@ -80,7 +81,7 @@ users      = [%d]
 	d := s.Start()
 	return PKCS11{
 		Name: "broker", Module: P11KitClient(s.t), Env: []string{"P11_KIT_SERVER_ADDRESS=unix:path=" + s.Path("run/pkcs11.sock")},
-		Token: s.HSM.Label, PIN: "0000", server: d.PID(), // any PIN will do
+		Token: s.HSM.Label, PIN: "0000", Daemon: d, server: d.PID(), // any PIN will do
 	}
 }
 
