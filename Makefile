@@ -90,10 +90,11 @@ bench: build ## measure, as ratios taken side by side in one run
 	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -run '^$$' -bench . -benchtime 1x ./bench/
 
 .PHONY: nightly
-nightly: test ## chaos for a minute on each device, 1,000 plugin restarts, a soak of 10 minutes, and FUZZTIME on every parser
+nightly: test ## chaos for a minute on each device, 1,000 plugin restarts, soaks of 10 and of 5 minutes, and FUZZTIME on every parser
 	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_CHAOS=60s $(GO) test -race -v -count 1 -timeout 15m -run TestChaos ./devices
 	@# Without the race detector, whose own memory grows.
 	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_RESTARTS=1000 $(GO) test -v -count 1 -timeout 30m -run TestRestartsLeaveNothing ./devices
 	cd test && KMSBROKER_BIN='$(BIN)' $(GO) test -v -count 1 -timeout 20m -run TestKillAtEveryFaultPoint ./faults | grep -v '^ *\(=== \|--- PASS\)'
 	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_SOAK=10m $(GO) test -race -v -count 1 -timeout 30m -run TestSoak ./soak
+	cd test && KMSBROKER_BIN='$(BIN)' KMSBROKER_SOAK=5m $(GO) test -race -v -count 1 -timeout 15m -run TestPKCS11Soak ./soak
 	test/fuzz.sh $(FUZZTIME)

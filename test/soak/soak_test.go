@@ -37,7 +37,7 @@ const (
 // while faults come and go at random. KMSBROKER_SOAK says for how long, and
 // KMSBROKER_SEED repeats a run's faults.
 func TestSoak(t *testing.T) {
-	length, seed := parameters(t)
+	length, seed := parameters(t, time.Minute)
 	t.Logf("%v with KMSBROKER_SEED=%d", length, seed)
 	idle := idleGoroutines(t)
 
@@ -71,9 +71,9 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-func parameters(t *testing.T) (length time.Duration, seed uint64) {
+func parameters(t *testing.T, usual time.Duration) (length time.Duration, seed uint64) {
 	t.Helper()
-	length, seed = time.Minute, rand.Uint64()
+	length, seed = usual, rand.Uint64()
 	var err error
 	if text := os.Getenv("KMSBROKER_SOAK"); text != "" {
 		if length, err = time.ParseDuration(text); err != nil {
