@@ -12,6 +12,7 @@ import (
 
 	"github.com/kmsbroker/kmsbroker/hsm"
 	"github.com/kmsbroker/kmsbroker/hsm/pkcs11"
+	"github.com/kmsbroker/kmsbroker/test/application/library"
 )
 
 // farSideVariable makes this test binary the far side of openFrames.
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 	case socket != "":
 		err = flood(socket)
 	default:
-		os.Exit(m.Run())
+		library.Main(m, pkcs11Tasks) // does not return
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
