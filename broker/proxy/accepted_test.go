@@ -40,11 +40,11 @@ func (g *signer) length(asked bool) {
 	g.t.Helper()
 	call := sign(g.s, "x")
 	call.Room = cryptoki.Room{Null: true}
-	before := g.house.device.count(cryptoki.Sign)
+	before := g.house.device.Count(cryptoki.Sign)
 	if a := g.want(cryptoki.CKR_OK, call); a.Size != 32 || a.Data != nil {
 		g.t.Errorf("a length is answered with %+v", a)
 	}
-	if got := g.house.device.count(cryptoki.Sign) > before; got != asked {
+	if got := g.house.device.Count(cryptoki.Sign) > before; got != asked {
 		g.t.Errorf("the device was asked for a length: %v, want %v", got, asked)
 	}
 }
