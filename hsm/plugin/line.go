@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,17 @@ import (
 type line struct {
 	file    *os.File
 	timeout time.Duration // of the socket, 0 for none
+}
+
+// makeRoom lets Go run beside so many lines. One that waits for an answer, and a call of
+// the device's library likewise, holds one of Go's processors until that is taken away
+// from it; with none to spare, most of what eight callers cost would be to hand over
+// processors.
+func makeRoom(lines int) {
+	const most = 64
+	if want := min(2*lines, most); runtime.GOMAXPROCS(0) < want {
+		runtime.GOMAXPROCS(want)
+	}
 }
 
 // newLine takes over a connection.

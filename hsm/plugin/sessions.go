@@ -38,6 +38,7 @@ func (p *Process) Sessions(ctx context.Context) (cryptoki.Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	makeRoom(most)
 	return &remoteDevice{socket: filepath.Join(p.child.sockets, sessionSocket), pid: p.PID(), most: most}, nil
 }
 

@@ -69,6 +69,7 @@ func (s *sessionServer) listen(device cryptoki.Device) error {
 		return err
 	}
 	s.listener, s.opened = listener, make(chan struct{}, device.MaxSessions())
+	makeRoom(device.MaxSessions())
 	go s.accept(device) // until the process ends
 	return nil
 }
