@@ -19,6 +19,7 @@ import (
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki/module"
 	"github.com/kmsbroker/kmsbroker/hsm/pkcs11/softhsmtest"
+	applications "github.com/kmsbroker/kmsbroker/test/application/library"
 	"github.com/kmsbroker/kmsbroker/test/stage"
 )
 
@@ -28,7 +29,7 @@ const childVariable = "KMSBROKER_PKCS11_TABLE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) == "" {
-		os.Exit(m.Run())
+		applications.Main(m, recoveryTasks()) // does not return
 	}
 	if err := child(os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
