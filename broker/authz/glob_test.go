@@ -14,7 +14,7 @@ func TestGlob(t *testing.T) {
 		{"*", "", true}, {"", "", true}, {"", "a", false}, {"?", "", false}, {"tls-*", "tls-", true},
 		{"*", "a/b", true}, {"?", "/", true}, {"[^a]", "/", true}, {"tls-*", "tls-a/b/c", true}, {"a*/c", "a/b/c", true}, {"a*/c", "a/b/d", false},
 		{"*", "\xff\x00", true}, {"?", "\xff", true}, {"[^a]", "\xff", true}, {"[\ufffd]", "\xff", false}, {"\ufffd", "\xff", false}, {"[\x00-\U0010ffff]", "\xff", false},
-		{"??", "é", false}, {"?", "é", true}, {"*?", "é", true}, {"*é", "aé", true}, {"?*?", "é", false},
+		{"??", "é", false}, {"?", "é", true}, {"*?", "é", true}, {"*é", "aé", true}, {"?*?", "é", false}, {"*[^é]", "aé", false}, {"*[^é]", "éa", true},
 		{"[x", "[x", true}, {"[", "a", false}, {`a\`, "a", false}, {`a\`, `a\`, true}, {`\*`, "*", true}, {`\*`, "a", false}, {"a*b*c", "aXbYbZc", true}, {"a*b*c", "aXbYbZ", false},
 	} {
 		if got := globAny([]string{tt.pattern}, tt.name); got != tt.want {
@@ -26,7 +26,8 @@ func TestGlob(t *testing.T) {
 	}
 }
 
-// TestGlobAgreesWithPath: but for slashes it is path.Match.
+// TestGlobAgreesWithPath: but for slashes it is path.Match, which after a star also looks
+// at half a character, as a negated class lets it.
 func TestGlobAgreesWithPath(t *testing.T) {
 	d := newDice(t)
 	text := func(alphabet []string, most int) string {
@@ -43,6 +44,9 @@ func TestGlobAgreesWithPath(t *testing.T) {
 			continue // config refuses it
 		}
 		name := text([]string{"a", "b", "é", "-", "^", "*"}, 6)
+		if strings.Contains(pattern, "[^") && strings.Contains(name, "é") {
+			continue
+		}
 		want, _ := path.Match(pattern, name)
 		if seen[want]++; glob(pattern, name) != want || glob(pattern, []byte(name)) != want {
 			t.Fatalf("%q and %q: path.Match says %v", pattern, name, want)
