@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -98,6 +99,10 @@ func (d *remoteDevice) open(ctx context.Context, conn net.Conn) (cryptoki.Sessio
 	return s, nil
 }
 
+// unsent answers a call that does not get to the plugin. A client must not be able to end
+// a session with one, which may have what is of others.
+const unsent = cryptoki.CKR_ARGUMENTS_BAD
+
 // remoteSession believes no answer.
 type remoteSession struct{ client *rpc.Client }
 
@@ -106,6 +111,9 @@ var _ cryptoki.Pipeline = (*remoteSession)(nil)
 // Do implements [cryptoki.Session].
 func (s *remoteSession) Do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, error) {
 	answer, err := s.client.Do(ctx, call)
+	if errors.Is(err, rpc.ErrUnsent) {
+		return cryptoki.Refuse(unsent), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +125,11 @@ func (s *remoteSession) Do(ctx context.Context, call *cryptoki.Call) (*cryptoki.
 
 // DoBoth implements [cryptoki.Pipeline].
 func (s *remoteSession) DoBoth(ctx context.Context, first, second *cryptoki.Call) (a, b *cryptoki.Answer, err error) {
-	if a, b, err = s.client.DoBoth(ctx, first, second); err != nil {
+	a, b, err = s.client.DoBoth(ctx, first, second)
+	if errors.Is(err, rpc.ErrUnsent) {
+		return cryptoki.Refuse(unsent), cryptoki.Refuse(unsent), nil
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	if err := checkAnswer(first, a); err != nil {

@@ -1,10 +1,12 @@
 package pkcs11
 
 import (
+	"bufio"
 	"errors"
 	"testing"
 
 	"github.com/kmsbroker/kmsbroker/hsm/cryptoki"
+	"github.com/kmsbroker/kmsbroker/hsm/cryptoki/rpc"
 	"github.com/kmsbroker/kmsbroker/test/application"
 	"github.com/kmsbroker/kmsbroker/test/stage"
 )
@@ -37,6 +39,11 @@ func TestHostileCalls(t *testing.T) {
 	}
 	// An initialisation vector, the address 4096, and a length.
 	pointer := cryptoki.Bytes(append(append(make([]byte, 16), cryptoki.Ulong(4096)...), cryptoki.Ulong(16)...))
+	own := with(cryptoki.CreateObject, nil, cryptoki.UlongAttribute(cryptoki.CKA_CLASS, cryptoki.CKO_DATA), cryptoki.BytesAttribute(cryptoki.CKA_VALUE, []byte("x")))
+	kept, err := a.Do(own)
+	if err != nil {
+		t.Fatal(err)
+	}
 	plugin := target.Daemon.Plugin()
 	for name, call := range map[string]*cryptoki.Call{
 		"a pointer for a parameter": with(cryptoki.DeriveKey, &cryptoki.Mechanism{Type: cryptoki.CKM_AES_CBC_ENCRYPT_DATA, Parameter: pointer},
@@ -49,8 +56,27 @@ func TestHostileCalls(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// A truth value of two bytes, which has no place in the protocol between the daemon
+	// and its plugin.
+	odd := with(cryptoki.CreateObject, nil, cryptoki.UlongAttribute(cryptoki.CKA_CLASS, cryptoki.CKO_DATA), cryptoki.BoolAttribute(cryptoki.CKA_MODIFIABLE, true))
+	frame, err := rpc.Latest.AppendCall(rpc.BeginFrame(nil), odd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame[len(frame)-2] = 2
+	rpc.EndFrame(frame, 0, 77)
+	if _, err := conn.Write(frame); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := rpc.ReadFrame(bufio.NewReader(conn), nil); err != nil || answer.Code != 77 {
+		t.Fatalf("%+v, %v", answer, err)
+	}
 	if _, err := a.Do(application.Call(cryptoki.GenerateRandom, a.Session)); err != nil {
 		t.Error(err)
+	}
+	// Session objects of all clients are in one place.
+	if _, err := a.Do(application.Call(cryptoki.GetObjectSize, a.Session, kept.Numbers[0])); err != nil {
+		t.Errorf("a session object did not outlive it: %v", err)
 	}
 	if now := target.Daemon.Plugin(); now != plugin {
 		t.Errorf("the plugin is process %d now, not %d", now, plugin)

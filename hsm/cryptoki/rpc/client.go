@@ -3,6 +3,7 @@ package rpc
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -51,6 +52,10 @@ func NewClient(conn Conn, version Version) *Client {
 	return &Client{conn: conn, version: version, stream: bufio.NewReader(conn)}
 }
 
+// ErrUnsent is the reason when a call has no place in the protocol. Nothing was sent, and
+// other calls may follow.
+var ErrUnsent = errors.New("not sent")
+
 // Do implements [cryptoki.Session]. The deadline of ctx bounds the call; that ctx is
 // cancelled does not end it.
 func (c *Client) Do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, error) {
@@ -92,7 +97,7 @@ func (c *Client) send(ctx context.Context, calls ...*cryptoki.Call) error {
 		out, err = c.version.AppendCall(BeginFrame(out), call)
 		c.out = out
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", ErrUnsent, err)
 		}
 		c.code++
 		EndFrame(out, begin, c.code)
