@@ -62,6 +62,9 @@ func (a *Application) enter(fresh entry) uint64 {
 // remove takes a handle away.
 func (a *Application) remove(handle uint64, e *entry) {
 	delete(a.entries, handle)
+	if e.owner != nil {
+		a.proxy.disown(a.who, 1)
+	}
 	if at := (place{e.token, e.object.handle}); a.names[at] == handle {
 		delete(a.names, at)
 	}

@@ -46,7 +46,13 @@ func (s *session) made(ctx context.Context, a *Application, plan plan, call *cry
 			objects++
 		}
 	}
+	if !a.proxy.own(a.who, objects) {
+		return cryptoki.Refuse(cryptoki.CKR_DEVICE_MEMORY), maker{}
+	}
 	answer, keeper := s.token.keep(ctx, plan.device, call, objects)
+	if answer.RV != cryptoki.CKR_OK {
+		a.proxy.disown(a.who, objects)
+	}
 	if keeper == nil {
 		return answer, maker{}
 	}
@@ -111,6 +117,7 @@ func (a *Application) asPlanned(s *session, plan plan, planned target, o *object
 // unmake destroys an object that the client gets no handle of.
 func (a *Application) unmake(ctx context.Context, s *session, by maker, planned target, handle uint64) {
 	if !planned.onToken {
+		a.proxy.disown(a.who, 1)
 		s.token.destroy(ctx, by.keeper, handle)
 		return
 	}

@@ -73,11 +73,16 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	sessions map[authz.Identity]int // of clients
+	objects  map[authz.Identity]int // session objects of clients
 }
+
+// maxObjects bounds the session objects of one user, which take up memory of the device
+// that all share.
+const maxObjects = 4096
 
 // New makes a Proxy. It needs no end: what it holds of a device ends with the plugin.
 func New(config Config) *Proxy {
-	p := &Proxy{config: config, sessions: map[authz.Identity]int{}}
+	p := &Proxy{config: config, sessions: map[authz.Identity]int{}, objects: map[authz.Identity]int{}}
 	for i, t := range config.Tokens {
 		p.tokens = append(p.tokens, newToken(t, uint64(i+1), config))
 	}
@@ -110,5 +115,25 @@ func (p *Proxy) give(who authz.Identity, t *token, last bool) {
 	t.sessions--
 	if last {
 		t.clients--
+	}
+}
+
+// own counts session objects of a client, if there may be as many more.
+func (p *Proxy) own(who authz.Identity, objects int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects[who]+objects > maxObjects {
+		return false
+	}
+	p.objects[who] += objects
+	return true
+}
+
+// disown is the opposite of own.
+func (p *Proxy) disown(who authz.Identity, objects int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.objects[who] -= objects; p.objects[who] <= 0 {
+		delete(p.objects, who)
 	}
 }

@@ -506,6 +506,33 @@ func TestSessionObjects(t *testing.T) {
 	}
 }
 
+// TestTooManySessionObjects: one user cannot fill the device that others share.
+func TestTooManySessionObjects(t *testing.T) {
+	h := newHouse(t, grant(1, "*"), grant(2, "*"))
+	u, again, other := h.user(1), h.user(1), h.user(2)
+	create := func(u *user, s uint64, rv cryptoki.RV) uint64 {
+		t.Helper()
+		return u.want(rv, &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{proxytest.Key("temp", "1")}}).Numbers[0]
+	}
+	s, second := u.session(), again.session()
+	var last uint64
+	for range maxObjects {
+		last = create(u, s, cryptoki.CKR_OK)
+	}
+	create(u, s, cryptoki.CKR_DEVICE_MEMORY)
+	create(again, second, cryptoki.CKR_DEVICE_MEMORY)
+	create(other, other.session(), cryptoki.CKR_OK)
+	u.must(cryptoki.DestroyObject, s, last)
+	create(again, second, cryptoki.CKR_OK)
+	create(u, s, cryptoki.CKR_DEVICE_MEMORY)
+	u.Close(t.Context())
+	again.Close(t.Context())
+	other.Close(t.Context())
+	if len(h.objects) != 0 || h.device.Objects() != 0 {
+		t.Errorf("counted are %v of nobody, and the device has %d", h.objects, h.device.Objects())
+	}
+}
+
 func onToken(template []cryptoki.Attribute) []cryptoki.Attribute {
 	return append(template, cryptoki.BoolAttribute(cryptoki.CKA_TOKEN, true))
 }
