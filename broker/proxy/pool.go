@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -48,26 +47,6 @@ type right struct {
 	met     int
 	session cryptoki.Session // nil: to be opened
 }
-
-// lease is a session of the device in the hands of one client.
-type lease struct {
-	pool    *pool
-	device  *backend.Device
-	met     int // pool.met of then
-	session cryptoki.Session
-	who     authz.Identity
-
-	// Under pool.mu, while parked:
-	parked bool
-	fed    bool      // with data, so the operation cannot be begun again
-	since  time.Time // when it was parked
-	taken  bool      // from its operation
-}
-
-// soon is how long an operation that only was initialised keeps its session while
-// others wait. The call that uses it follows within microseconds, and to open a session
-// and begin again costs the device more than to wait for it.
-const soon = 20 * time.Millisecond
 
 var (
 	errQueue = errors.New("no session of the token became free in time")
@@ -243,36 +222,6 @@ func (p *pool) meet(device *backend.Device) {
 	}
 }
 
-// stealable is how long it takes until a parked lease may be taken away.
-func (p *pool) stealable() time.Duration {
-	const never = time.Hour
-	least := never
-	for _, l := range p.parked {
-		patience := soon
-		if l.fed {
-			patience = p.limits.OperationIdle
-		}
-		least = min(least, patience-time.Since(l.since))
-	}
-	return least
-}
-
-// steal takes away the parked lease that may be taken away first. Its right to be open
-// goes over.
-func (p *pool) steal() *lease {
-	best := max(0, slices.IndexFunc(p.parked, func(l *lease) bool { return !l.fed }))
-	victim := p.parked[best]
-	p.parked = slices.Delete(p.parked, best, best+1)
-	victim.parked, victim.taken = false, true
-	if victim.fed {
-		p.counts.Lost++
-	} else {
-		p.counts.Resumable++
-	}
-	p.unlend(victim.who)
-	return victim
-}
-
 func (p *pool) drop(w *waiter) {
 	p.waiting = slices.DeleteFunc(p.waiting, func(other *waiter) bool { return other == w })
 }
@@ -321,107 +270,4 @@ func (p *pool) refused(r right, who authz.Identity, err error) (wait bool) {
 		p.open++
 	}
 	return wait
-}
-
-// release brings a session back. One that has an operation on it, or died, is closed.
-func (l *lease) release(clean bool) {
-	p := l.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.parked {
-		p.unpark(l)
-	}
-	if l.taken {
-		return
-	}
-	l.taken = true
-	p.unlend(l.who)
-	if !clean || p.met != l.met {
-		shut(l.session)
-		if p.met == l.met && !p.hand(nil) {
-			p.open--
-		}
-		return
-	}
-	if !p.hand(l.session) {
-		p.idle = append(p.idle, l.session)
-	}
-}
-
-// park lets others have the session if they need it more.
-func (l *lease) park(fed bool) {
-	p := l.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.taken {
-		return
-	}
-	l.parked, l.fed, l.since = true, fed, time.Now()
-	p.parked = append(p.parked, l)
-	if len(p.waiting) > 0 {
-		// Who waits has to know when it may be taken away.
-		close(p.moved)
-		p.moved = make(chan struct{})
-	}
-}
-
-// claim takes the session back for a call. It reports whether it was still there.
-func (l *lease) claim() bool {
-	p := l.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.taken {
-		return false
-	}
-	if l.parked {
-		p.unpark(l)
-	}
-	return true
-}
-
-func (p *pool) unpark(l *lease) {
-	l.parked = false
-	p.parked = slices.DeleteFunc(p.parked, func(other *lease) bool { return other == l })
-}
-
-// shut closes a session of which nobody hears any more.
-func shut(session cryptoki.Session) { _ = session.Close() }
-
-// do makes a call on the session. An error means that the session is lost.
-func (l *lease) do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
-	defer cancel()
-	answer, err := l.session.Do(ctx, call)
-	l.look(answer, err)
-	return answer, err
-}
-
-// doBoth makes two calls, of which the second is made whatever came of the first.
-func (l *lease) doBoth(ctx context.Context, first, second *cryptoki.Call) (a, b *cryptoki.Answer, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
-	defer cancel()
-	a, b, err = cryptoki.DoBoth(ctx, l.session, first, second)
-	l.look(a, err)
-	return a, b, err
-}
-
-// look has the device looked at after an answer that calls for it.
-func (l *lease) look(answer *cryptoki.Answer, err error) {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		l.device.Hung()
-	case err == nil && seemsLost(answer.RV):
-		l.device.Suspect()
-	}
-}
-
-// seemsLost reports a return value that calls for a look at the device.
-func seemsLost(rv cryptoki.RV) bool {
-	switch rv {
-	case cryptoki.CKR_DEVICE_REMOVED, cryptoki.CKR_DEVICE_ERROR, cryptoki.CKR_TOKEN_NOT_PRESENT,
-		cryptoki.CKR_USER_NOT_LOGGED_IN, cryptoki.CKR_CRYPTOKI_NOT_INITIALIZED:
-		return true
-	default:
-		return false
-	}
 }
