@@ -27,6 +27,14 @@ func TestVector(t *testing.T) {
 	}
 }
 
+// TestGolden: a hash stays what it was. Python's hashlib made this one.
+func TestGolden(t *testing.T) {
+	const text = "pbkdf2-sha256$600000$AQIDBAUGBwgJCgsMDQ4PEA$NXSV2Hvw0a4avTiH8+XQMbzO/LunKvKwp2ld1utFRA0"
+	if ok, err := matches(text, []byte("correct horse")); err != nil || !ok {
+		t.Errorf("%v, %v", ok, err)
+	}
+}
+
 func TestHash(t *testing.T) {
 	text, err := Hash([]byte("geheim"))
 	if err != nil || !strings.HasPrefix(text, "pbkdf2-sha256$600000$") {
