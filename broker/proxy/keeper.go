@@ -61,7 +61,14 @@ func (t *token) change(ctx context.Context, keeper *lease, call *cryptoki.Call) 
 // onKeeper makes a call on the keeper. A client must not be able to end the keeper, with
 // the objects of all others, by a call that the device answers as if the login were lost.
 func (t *token) onKeeper(ctx context.Context, keeper *lease, call *cryptoki.Call) *cryptoki.Answer {
+	returned := false
+	defer func() {
+		if !returned { // but panicked, and then the session is closed already
+			t.lose(keeper)
+		}
+	}()
 	answer, err := keeper.do(ctx, call)
+	returned = true
 	if err == nil && !ownFault(answer.RV) {
 		return answer
 	}

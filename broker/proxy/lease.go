@@ -128,30 +128,38 @@ func shut(session cryptoki.Session) { _ = session.Close() }
 
 // do makes a call on the session. An error means that the session is lost.
 func (l *lease) do(ctx context.Context, call *cryptoki.Call) (*cryptoki.Answer, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
-	defer cancel()
-	answer, err := l.session.Do(ctx, call)
-	l.look(answer, err)
-	return answer, err
+	return l.call(ctx, func(ctx context.Context) (*cryptoki.Answer, error) { return l.session.Do(ctx, call) })
 }
 
 // doBoth makes two calls, of which the second is made whatever came of the first.
 func (l *lease) doBoth(ctx context.Context, first, second *cryptoki.Call) (a, b *cryptoki.Answer, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
-	defer cancel()
-	a, b, err = cryptoki.DoBoth(ctx, l.session, first, second)
-	l.look(a, err)
+	a, err = l.call(ctx, func(ctx context.Context) (_ *cryptoki.Answer, err error) {
+		a, b, err = cryptoki.DoBoth(ctx, l.session, first, second)
+		return a, err
+	})
 	return a, b, err
 }
 
-// look has the device looked at after an answer that calls for it.
-func (l *lease) look(answer *cryptoki.Answer, err error) {
+// call bounds a call, and has the device looked at after an answer that calls for it. A
+// panic does not keep the session from others.
+func (l *lease) call(ctx context.Context, make func(context.Context) (*cryptoki.Answer, error)) (*cryptoki.Answer, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.device.CallTimeout)
+	defer cancel()
+	returned := false
+	defer func() {
+		if !returned {
+			l.release(false)
+		}
+	}()
+	answer, err := make(ctx)
+	returned = true
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		l.device.Hung()
 	case err == nil && seemsLost(answer.RV):
 		l.device.Suspect()
 	}
+	return answer, err
 }
 
 // seemsLost reports a return value that calls for a look at the device.

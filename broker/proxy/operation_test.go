@@ -211,3 +211,46 @@ func TestReplacedPlugin(t *testing.T) {
 	h.device.Away = false
 	u.signs(s, a, "a", "and back")
 }
+
+// TestPanic: what it interrupts costs the one who called, and nobody a session.
+func TestPanic(t *testing.T) {
+	h := newHouse(t, grant(1, "*"))
+	h.device.Most = 2
+	h.device.Put(proxytest.Key("k", "1")...)
+	u := h.user(1)
+	s := u.session()
+	k := u.one(s, "k")
+	random := &cryptoki.Call{Function: cryptoki.GenerateRandom, Numbers: [4]uint64{s}, Room: cryptoki.Room{Size: 8}}
+	create := &cryptoki.Call{Function: cryptoki.CreateObject, Numbers: [4]uint64{s}, Templates: [2][]cryptoki.Attribute{proxytest.Key("temp", "2")}}
+	u.want(cryptoki.CKR_OK, create) // so that a session keeps it
+	for _, call := range []*cryptoki.Call{random, sign(s, "x"), create} {
+		if call.Function == cryptoki.Sign {
+			u.want(cryptoki.CKR_OK, signInit(s, k))
+		}
+		h.device.Answers = func(asked *cryptoki.Call) *cryptoki.Answer {
+			if asked.Function == call.Function {
+				panic("of the device")
+			}
+			return nil
+		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%v: no panic", call.Function)
+				}
+			}()
+			u.Do(t.Context(), call)
+		}()
+		h.device.Answers = nil
+		if call.Function == cryptoki.Sign {
+			u.signed(s, "k", "x") // it had no data, so it begins again
+		}
+		u.signs(s, k, "k", "y")
+		u.want(cryptoki.CKR_OK, random)
+		u.want(cryptoki.CKR_OK, create)
+	}
+	u.Close(t.Context())
+	if status := h.Status()[0]; status.Lent() != 0 || h.device.Objects() != 1 {
+		t.Errorf("%d sessions are lent, and the device has %d objects", status.Lent(), h.device.Objects())
+	}
+}
