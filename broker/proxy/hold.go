@@ -22,9 +22,9 @@ func (a *Application) hold(ctx context.Context, s *session, device *backend.Devi
 }
 
 // resume takes back the device's session that has the operations of a client's session,
-// for another one that begins beside them. If they have none, or it was taken away or went with the plugin, operations that only
-// were initialised begin on another, and nobody is the wiser. One that was fed data is
-// lost.
+// for another one that begins beside them. If they have none, or it was taken away or went
+// with the plugin, operations that only were initialised begin on another, and nobody is
+// the wiser. One that was fed data is lost.
 func (a *Application) resume(ctx context.Context, s *session, device *backend.Device) cryptoki.RV {
 	if !s.atHand() {
 		if _, rv := a.beginAgain(ctx, s, nil); rv != cryptoki.CKR_OK {

@@ -80,7 +80,6 @@ type operation struct {
 	recorded bool
 
 	beginning beginning
-	length    uint32 // of the signature, 0 if it is not known
 }
 
 // begin begins an operation on the session that the client's session has already, or on
@@ -95,8 +94,7 @@ func (a *Application) begin(ctx context.Context, s *session, k kind, call *crypt
 		return cryptoki.Refuse(rv)
 	}
 	op.beginning = beginningOf(device, call)
-	if length, ok := s.token.begins(op.beginning); ok && len(s.operations) == 0 {
-		op.length = length
+	if _, ok := s.token.begins(op.beginning); ok && len(s.operations) == 0 {
 		s.operations = map[kind]*operation{k: op}
 		return cryptoki.Refuse(cryptoki.CKR_OK)
 	}
@@ -171,8 +169,10 @@ func (a *Application) step(ctx context.Context, s *session, what step, call *cry
 			return cryptoki.Refuse(rv)
 		}
 	}
-	if call.Function == cryptoki.Sign && call.Room.Null && s.lease == nil && s.operations[signing].length > 0 {
-		return &cryptoki.Answer{Size: s.operations[signing].length}
+	if call.Function == cryptoki.Sign && call.Room.Null && s.lease == nil {
+		if length, ok := s.token.begins(s.operations[signing].beginning); ok && length > 0 {
+			return &cryptoki.Answer{Size: length}
+		}
 	}
 	var digested []deed
 	var device *backend.Device
