@@ -200,8 +200,11 @@ func (s *Server) greet(conn net.Conn) (rpc.Version, bool) {
 		}
 		return 0, false
 	}
-	if offered > rpc.Latest {
+	switch {
+	case offered > rpc.Latest:
 		s.Log.Info("a PKCS#11 client speaks a later version of p11-kit's protocol", "offered", offered, "spoken", version)
+	case offered < rpc.Latest: // such as all of Debian 12
+		s.Log.Debug("a PKCS#11 client speaks an earlier version of p11-kit's protocol", "offered", offered, "latest", rpc.Latest)
 	}
 	return version, conn.SetDeadline(time.Time{}) == nil
 }

@@ -2,6 +2,7 @@ package p11kit
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -28,6 +29,9 @@ func TestVersions(t *testing.T) {
 		logged := strings.Contains(h.logged(), "offered=3 spoken=2")
 		if logged != (offer > rpc.Latest) {
 			t.Errorf("after version %d: %v, the log: %s", offer, logged, h.logged())
+		}
+		if earlier := fmt.Sprintf("offered=%d latest=2", offer); strings.Contains(h.logged(), earlier) != (offer < rpc.Latest) {
+			t.Errorf("after version %d the log is: %s", offer, h.logged())
 		}
 		c.must(cryptoki.Finalize)
 		c.want(cryptoki.CKR_CRYPTOKI_NOT_INITIALIZED, &cryptoki.Call{Function: cryptoki.GetInfo})
